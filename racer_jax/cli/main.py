@@ -210,6 +210,7 @@ _TYPED = (
     ("pass another base_url", "pass another --base-url"),
     ("as base_url (--base-url)", "as --base-url"),
     (", or a function of your own given as forms={name: function}", ""),
+    ("such as (2, 2), or None, got", "such as 2,2, got"),
 )
 
 

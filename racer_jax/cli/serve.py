@@ -209,6 +209,9 @@ def serve(parsed: argparse.Namespace) -> None:
     chosen = [parsed.config is not None, parsed.demo, parsed.schema, parsed.new_key is not None]
     if sum(chosen) != 1:
         raise ValueError("give one of CONFIG, --demo, --schema and --new-key NAME")
+    for option, port in (("--port", parsed.port), ("--admin-port", parsed.admin_port)):
+        if port is not None and not 0 <= port <= 65535:
+            raise ValueError(f"{option} must be 0 to 65535, got {port}")
     check_extra()
     if parsed.schema:
         from racer_jax.serving.gateway.configuration import json_schema

@@ -8,6 +8,8 @@ A value that has two users may be computed twice by the compiler, which here mea
 everything twice; loops stand where a value has to exist once.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -20,6 +22,8 @@ from racer_jax.montecarlo.subsets import Leaf, load
 
 BLOCK = 256
 _BYTES = BLOCK // 8
+# Entries from which on the threads of all cores share the packing of an order.
+_SHARED = 1 << 18
 
 
 # row, place of the bit if it is there, whether any lane moves on
@@ -71,17 +75,39 @@ def packing_order(
 
     Use this when bits are to be counted by position of the threshold.
     """
-    num = -(-len(element) // BLOCK) * BLOCK
-    place = np.arange(32 * num_words, dtype=np.int32)
+    num_blocks = -(-len(element) // BLOCK)
+    place = np.arange(32 * num_words + 1, dtype=np.int32)
     row_of = (((place >> 3) & 3) * num_words + (place >> 5)) * num_kinds
-    row, mask = np.zeros(num, np.int32), np.zeros(num, np.uint8)  # what pads is no bit
-    row[: len(element)] = row_of[element] + kind
-    mask[: len(element)] = (1 << (place & 7)).astype(np.uint8)[element]
+    mask_of = (1 << (place & 7)).astype(np.uint8)
+    row_of[-1] = mask_of[-1] = 0  # what pads is no bit
+    padded = np.full(num_blocks * BLOCK, len(place) - 1, np.int32)
+    padded[: len(element)] = element
+    by_block = padded.reshape(num_blocks, _BYTES, 8)
+    of_kind = None
+    if np.any(kind):
+        of_kind = np.zeros(num_blocks * BLOCK, np.int32)
+        of_kind[: len(element)] = kind
+        of_kind = of_kind.reshape(num_blocks, _BYTES, 8)
+    row = np.empty((_BYTES, 8, num_blocks), np.int32)
+    mask = np.empty((_BYTES, 8, num_blocks), np.uint8)
 
-    def by_place(x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(x.reshape(-1, _BYTES, 8).transpose(1, 2, 0))
+    def fill(part: slice) -> None:
+        at = np.ascontiguousarray(by_block[:, part].transpose(1, 2, 0))
+        # Every entry is in range: to say "clip" spares the check, and a copy.
+        np.take(row_of, at, out=row[part], mode="clip")
+        np.take(mask_of, at, out=mask[part], mode="clip")
+        if of_kind is not None:
+            row[part] += of_kind[:, part].transpose(1, 2, 0)
 
-    return Order(by_place(row), by_place(mask))
+    # NumPy lets go of the interpreter while it copies, so threads share a large order.
+    cores = os.cpu_count() or 1
+    if len(padded) < _SHARED or cores == 1:
+        fill(slice(None))
+    else:
+        step = -(-_BYTES // min(cores, _BYTES))
+        with ThreadPoolExecutor(min(cores, _BYTES)) as threads:
+            list(threads.map(fill, (slice(i, i + step) for i in range(0, _BYTES, step))))
+    return Order(row, mask)
 
 
 def as_bytes(words: jax.Array) -> jax.Array:

@@ -3,6 +3,8 @@ r"""What the trials of one pool read, worked out once on the host.
 The metrics as weighted counts (`Planes`), the ranks of the thresholds and the draw of the parts.
 """
 
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -117,10 +119,12 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     if (value != base).any():
         values, frequency = np.unique(value, return_counts=True)
         base = float(values[frequency.argmax()])
+    query, first, delta = (array[num_first:] for array in (steps.query, steps.first, steps.delta))
     other = np.flatnonzero(value != base)  # these begin with a step of their own
-    query = np.concatenate([other, steps.query[num_first:]])
-    first = np.concatenate([np.zeros(len(other), np.int64), steps.first[num_first:]])
-    delta = np.concatenate([value[other] - base, steps.delta[num_first:]])
+    if len(other):
+        query = np.concatenate([other, query])
+        first = np.concatenate([np.zeros(len(other), np.int64), first])
+        delta = np.concatenate([value[other] - base, delta])
     if len(delta) == 0:
         return base, []
     low, high = delta.min(), delta.max()
@@ -151,6 +155,64 @@ def _is_whole(base: float, planes: list[tuple[float, np.ndarray, np.ndarray]], n
     return most < _MOST_WHOLE and all(float(x).is_integer() for x in (base, *weights))
 
 
+# Metrics and planes by the arrays they are made from, each until one of those is gone.
+_KEPT: dict[tuple[object, ...], tuple[tuple[Metric, ...], Planes]] = {}
+
+
+def _kept_with(
+    steps_of: Mapping[str, Steps],
+    facts: tuple[object, ...],
+    make: Callable[[], tuple[tuple[Metric, ...], Planes]],
+) -> tuple[tuple[Metric, ...], Planes]:
+    """What `make` returns; made once for steps that nobody can write, as `pool_steps` has them."""
+    arrays = [array for steps in steps_of.values() for array in steps]
+    if any(array.flags.writeable for array in arrays):
+        return make()
+    name = (*steps_of, *map(id, arrays), *facts)
+    if (both := _KEPT.get(name)) is None:
+        both = _KEPT[name] = make()
+        planes = both[1]
+        for array in (*planes.order, planes.entry, planes.begin):
+            array.flags.writeable = False
+        for array in arrays:  # its number is free for another array once it is gone
+            weakref.finalize(array, _KEPT.pop, name, None)
+    return both
+
+
+def _metrics_and_planes(
+    steps_of: Mapping[str, Steps], num: int, num_words: int, distinct: bool
+) -> tuple[tuple[Metric, ...], Planes]:
+    """The metrics of `num` queries as weighted counts, and what is counted."""
+    metrics, queries, entries = [], [], []
+    begin: list[int] = []
+    end = 0
+    for name, steps in steps_of.items():
+        base, planes = (1.0, []) if name == "risk" and distinct else _split_steps(steps)
+        numbers = tuple(range(len(begin), len(begin) + len(planes)))
+        weights = tuple(weight for weight, _, _ in planes)
+        metrics.append(Metric(name, base, numbers, weights, _is_whole(base, planes, num)))
+        for _, query, first in planes:
+            rows = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int32)
+            rows[: len(query)] = query
+            queries.append(rows)
+            entries.append(end + np.cumsum(np.bincount(first, minlength=num + 1)))
+            begin.append(end)
+            end += len(rows)
+    if end > _MOST_INDEX:
+        raise ValueError(
+            f"the metrics of a pool must have fewer than 2**31 steps in all, got {end}; keep some "
+            "of them with pool.only(...)"
+        )
+    if not queries:  # the kernel reads a block, even where no metric is counted
+        queries.append(np.zeros(BLOCK, np.int32))
+    counted = Planes(
+        packing_order(np.concatenate(queries), num_words),
+        np.array(entries, np.int32).reshape(-1, num + 1),
+        np.array(begin, np.int32),
+    )
+    return tuple(metrics), counted
+
+
 def trial_plan(
     pool: Pool, design: Design, budget: np.ndarray, means: bool
 ) -> tuple[TrialPlan, Shape]:
@@ -176,35 +238,13 @@ def trial_plan(
     # Without ties the misses are the test queries above the threshold: known from its position
     # alone.
     distinct = pool.distinct and not design.validates and design.least == design.most
-    metrics, queries, entries = [], [], []
-    begin: list[int] = []
-    end = 0
-    for name, steps in pool.metrics.items():
-        base, planes = (1.0, []) if name == "risk" and distinct else _split_steps(steps)
-        numbers = tuple(range(len(begin), len(begin) + len(planes)))
-        weights = tuple(weight for weight, _, _ in planes)
-        metrics.append(Metric(name, base, numbers, weights, _is_whole(base, planes, num)))
-        for _, query, first in planes:
-            rows = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int64)
-            rows[: len(query)] = query
-            queries.append(rows)
-            entries.append(end + np.cumsum(np.bincount(first, minlength=num + 1)))
-            begin.append(end)
-            end += len(rows)
-    if end > _MOST_INDEX:
-        raise ValueError(
-            f"the metrics of a pool must have fewer than 2**31 steps in all, got {end}; keep some "
-            "of them with pool.only(...)"
-        )
-    if not queries:  # the kernel reads a block, even where no metric is counted
-        queries.append(np.zeros(BLOCK, np.int64))
-    planes_ = Planes(
-        packing_order(np.concatenate(queries), draw.num_words),
-        np.array(entries, np.int32).reshape(-1, num + 1),
-        np.array(begin, np.int32),
+    metrics, planes = _kept_with(
+        pool.metrics,
+        (num, draw.num_words, distinct),
+        lambda: _metrics_and_planes(pool.metrics, num, draw.num_words, distinct),
     )
-    shape = Shape(tuple(metrics), width, distinct, means)
-    return TrialPlan(draw, ranks, planes_, pool.threshold, np.int32(num)), shape
+    shape = Shape(metrics, width, distinct, means)
+    return TrialPlan(draw, ranks, planes, pool.threshold, np.int32(num)), shape
 
 
 def most_lanes(plan: TrialPlan) -> int:

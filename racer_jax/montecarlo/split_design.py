@@ -283,7 +283,10 @@ def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
         (trial[0][..., None, None, :], trial[1][..., None, None, :]),
         jnp.broadcast_to(draw, draw.shape),
     )
-    keys = jnp.stack(both, axis=-3)
+    # Chosen, not stacked: a stack is compiled as code for each of its parts.
+    first, second = (jnp.expand_dims(words, -3) for words in both)
+    word = jnp.arange(2).reshape(*(1,) * (first.ndim - 3), 2, 1, 1)
+    keys = jnp.where(word == 0, first, second)
     return keys.reshape(*keys.shape[:-2], -1)
 
 

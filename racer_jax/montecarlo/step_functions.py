@@ -28,6 +28,7 @@ class Steps(NamedTuple):
     """One metric of every query as a step function of the threshold's position; host arrays.
 
     At position j the value of a query is its `start` plus its steps whose `first` is at most j.
+    Those of `pool_steps` cannot be written to.
 
     Use this when you compute a statistic over many thresholds yourself from the metrics of a
     `Pool`; `pool_law` and `split_trials` read them for you.
@@ -115,13 +116,16 @@ def _sorted_steps(values: np.ndarray, first: np.ndarray) -> Steps:
     delta = np.diff(values, axis=1)
     acting = np.flatnonzero((first <= num) & (delta != 0))
     acting = acting[np.argsort(first.ravel()[acting], kind="stable")]
-    return Steps(
+    steps = Steps(
         values[:, 0].astype(np.float64),
         (acting // num_steps).astype(np.int32),
         first.ravel()[acting].astype(np.int32),
         delta.ravel()[acting].astype(np.float64),
         values[:, 1:].ravel()[acting].astype(np.float64),
     )
+    for array in steps:  # a plan that was made from them stays right
+        array.flags.writeable = False
+    return steps
 
 
 def _table_steps(name: str, table: ArrayLike, first: np.ndarray, order: np.ndarray) -> Steps:

@@ -93,3 +93,30 @@ def test_version(capsys):
 def test_the_module_runs():
     command = [sys.executable, "-m", "racer_jax", "data", "--help"]
     assert "summary" in subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("serve --demo --port 99999", "--port must be 0 to 65535, got 99999"),
+        ("serve --demo --admin-port -3", "--admin-port must be 0 to 65535, got -3"),
+    ],
+)
+def test_a_port_that_no_machine_has(words, said, capsys):
+    assert main(words.split()) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("trian logs.csv", "did you mean 'train'? 'racer-jax --help' lists them all"),
+        ("data nothing", "'racer-jax data --help' lists them all"),
+        ("train logs.csv -o a --epoch 3", "racer-jax train: error: unrecognized arguments"),
+    ],
+)
+def test_a_word_that_is_not_known_gets_the_help_of_its_command(words, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words.split())
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
