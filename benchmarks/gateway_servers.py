@@ -61,7 +61,9 @@ class Echo(asyncio.Protocol):
                 asyncio.get_running_loop().call_later(float(delay[1]) / 1e3, self.answer)
 
     def answer(self):
-        """Sends the completion."""
+        """Sends the completion, unless the client has gone."""
+        if self.transport.is_closing():
+            return
         self.transport.write(_HEAD % len(_REPLY) + _REPLY)
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks of the engine share: fresh processes, and how figures are shown."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,9 +13,16 @@ import numpy as np
 from baselines import workload
 
 from racer_jax import reporting
+from racer_jax._distribution import install_command
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/benchmarks")
+
+
+def needs(extra: str, *modules: str) -> None:
+    """Says which extra brings the other side of a comparison, before any work is done."""
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
+        raise SystemExit(f"error: {', '.join(missing)} not installed: {install_command(extra)}")
 
 
 def fresh(code: str, *arguments: str, **environment: str) -> dict[str, Any]:

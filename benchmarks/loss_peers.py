@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from harness import report
+from harness import needs, report
 
 from racer_jax import reporting
 from racer_jax.core.loss_calibration import calibrate_loss
@@ -140,6 +140,7 @@ def compared(config: Config, alphas: Sequence[str], delta: float) -> dict[str, n
 
 def main(arguments: Sequence[str] | None = None) -> int:
     config = reporting.parse_config(Config, "Thresholds of a bounded loss, compared.", arguments)
+    needs("bench", "mapie")
     alphas, delta = ("0.0501", "0.1001", "0.2003"), 0.1
     ways = compared(config, alphas, delta)
     labels = ways.pop("labels")[:, None]

@@ -21,7 +21,7 @@ from typing import Annotated
 import jax
 import numpy as np
 from baselines import SPLITS, BestNumpy, Problem, workload
-from harness import report, seconds
+from harness import needs, report, seconds
 from timing import interleaved
 
 from racer_jax import miss_budget, reporting
@@ -131,6 +131,9 @@ def draw(rng: np.random.Generator, task: Problem) -> tuple[np.ndarray, np.ndarra
 
 def main() -> None:
     config = reporting.parse_config(Config, "Times W1's analog in TorchCP, MAPIE and crepes.")
+    needs("bench", "torch", "mapie", "crepes")
+    if importlib.util.find_spec("torchcp") is None:
+        raise SystemExit("error: torchcp not installed: pip install --no-deps torchcp")
     runtime.use_all_cores()
     warnings.simplefilter("ignore")
     task = workload("W1")

@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from harness import needs
 
 import racer_jax as core
 from racer_jax import reporting
@@ -175,6 +176,7 @@ def main() -> None:
         "--output", type=Path, default=Path("results/benchmarks/route"), help="folder"
     )
     options = parser.parse_args()
+    needs("bench", "sklearn")
     figures = run(options.train, options.single, options.batch, options.rounds)
     print(
         f"{figures['num_train']:,} training queries, {figures['num_models']} models, "
