@@ -83,7 +83,7 @@ def packing_order(
     padded = np.full(num_blocks * BLOCK, len(place) - 1, np.int32)
     padded[: len(element)] = element
     by_block = padded.reshape(num_blocks, _BYTES, 8)
-    of_kind = None
+    of_kind: np.ndarray | None = None
     if np.any(kind):
         of_kind = np.zeros(num_blocks * BLOCK, np.int32)
         of_kind[: len(element)] = kind

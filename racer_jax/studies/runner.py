@@ -17,7 +17,7 @@ import jax
 from tqdm import tqdm
 
 import racer_jax.reporting as reporting
-from racer_jax._memory import forgotten, use_one_heap
+from racer_jax._memory import forgotten, give_back, use_one_heap
 from racer_jax.data.errors import DataError
 from racer_jax.studies import runtime
 
@@ -270,6 +270,7 @@ def run_experiment(
             if runtime.speaks():  # Matplotlib takes long to import: while the first code compiles
                 beside.submit(import_module, "racer_jax.plotting.risk")
             result = run(key, data, config, bar.update)
+        give_back()  # what the run freed is there for the figures, and not beside them
         summary = report(config, result)
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error_text(error, config)}", file=sys.stderr)  # noqa: T201

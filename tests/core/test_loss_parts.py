@@ -168,8 +168,10 @@ def test_a_number_at_the_end_of_its_range_is_in_it():
 
 def test_what_every_model_loses_and_the_largest_drop(computed):
     full, largest = computed["loss"]
-    assert full.tolist() == [1.5, 0.0]
+    # A CPU divides to the last bit, a GPU to the last two.
+    tolerance = 0 if jax.default_backend() == "cpu" else 2.4e-7
+    np.testing.assert_allclose(full, [1.5, 0.0], rtol=tolerance)
     assert full.dtype == np.float32
-    assert float(largest) == 1.0
+    np.testing.assert_allclose(largest, 1.0, rtol=tolerance)
     assert LOSS.num_queries == 2
     assert LOSS.rows(np.array([1])).start.tolist() == [TICKS // 2]
