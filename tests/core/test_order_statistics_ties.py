@@ -45,6 +45,7 @@ def test_around_the_number_of_ranks_that_is_sorted(num):
     assert count_cells(200, rng, num=num, repeats=2, masked=True) >= 100
 
 
+@pytest.mark.long
 def test_a_row_that_leaves_the_cache_is_read_in_more_parts(monkeypatch):
     monkeypatch.setattr(order_statistics, "_CACHED", SAMPLED)
     assert count_cells(SAMPLED, np.random.default_rng(3), repeats=3, broken=True) >= 300
@@ -63,6 +64,7 @@ def test_doubles(num):
         assert count_cells(300, rng, num=num, repeats=3, dtype=np.float64, masked=True) >= 300
 
 
+@pytest.mark.long
 def test_the_sample_is_not_believed_where_it_misses_by_one():
     """As many entries as the rank less one are up to the largest value that the sample suggests."""
     size, few = SAMPLED, 700

@@ -29,7 +29,7 @@ def test_a_seed_gives_its_key(seed):
     assert words(threefry.seeded(seed)) == words(jax.random.key(seed))
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("impl", ["threefry2x32", pytest.param("rbg", marks=pytest.mark.long)])
 def test_keys_and_draws_of_the_host_are_those_of_jax(impl):
     key = partial(jax.random.key, 5, impl=impl)  # anew for each use
     assert [words(half) for half in threefry.halves(key())] == words(jax.random.split(key()))

@@ -192,6 +192,8 @@ def test_a_number_of_a_table_is_not_broken():
     )
 
 
+@pytest.mark.long
+@pytest.mark.extra
 def test_a_picture_for_the_dark_is_shown_there_only():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     page = hook("site")._at_home("README.md", text)

@@ -82,6 +82,7 @@ def test_steps_that_can_be_written_to_are_read_each_time():
     np.testing.assert_array_equal(before, plan_of(pool)[0].planes.entry)
 
 
+@pytest.mark.long
 def test_nothing_is_kept_for_a_pool_that_is_gone():
     gc.collect()
     kept = len(plan._KEPT)

@@ -16,7 +16,7 @@ def words(key):
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("impl", ["threefry2x32", pytest.param("rbg", marks=pytest.mark.long)])
 def test_keys_are_those_of_a_chain_of_splits(impl):
     key = jax.random.key(5, impl=impl)
     with jax.debug_key_reuse(False):
@@ -40,6 +40,7 @@ def test_rounds_touch_as_many_epochs_as_one_counts():
         assert epochs_of_round(num_rows, draws, rounds) == max(touched)
 
 
+@pytest.mark.long
 def test_a_run_from_derived_keys_is_the_run_of_the_key():
     data = 2.0 ** jnp.arange(SIZES[0])  # the sum of distinct powers of two names its terms
     loss = lambda params, batch, noise: 0 * params + batch.sum() + 0 * noise  # noqa: E731
