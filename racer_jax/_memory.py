@@ -6,30 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-# How `malloc.h` of GNU's C library numbers the largest number of heaps.
-_M_ARENA_MAX = -8
-
 
 @cache
 def _c_library() -> ctypes.CDLL | None:
-    """The C library of the process where it is GNU's, which alone has the functions below."""
+    """The C library of the process where it is GNU's, which alone has `malloc_trim`."""
     try:
         library = ctypes.CDLL(None)
         return library if hasattr(library, "malloc_trim") else None
     except (OSError, TypeError):  # Windows
         return None
-
-
-def use_one_heap() -> None:
-    """Lets all threads share one heap, where each would have one that keeps what was freed in it.
-
-    Heaps that there are already stay. Without effect where the C library is not GNU's.
-
-    Use this at the start of a command whose threads seldom ask for memory, such as the compiler's
-    and those of arrays.
-    """
-    if (library := _c_library()) is not None:
-        library.mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -1,8 +1,6 @@
 """What a process has no use for is freed, and the system has it back."""
 
 import gc
-import subprocess
-import sys
 import weakref
 
 import pytest
@@ -51,36 +49,6 @@ def test_circles_are_freed_where_a_step_fails():
     assert seen[1]
     assert seen[0]() is None
     assert gc.isenabled()
-
-
-HEAPS = """
-import ctypes, sys, threading
-from racer_jax import _memory
-if sys.argv[1] == "one":
-    _memory.use_one_heap()
-library = ctypes.CDLL(None)
-library.malloc.restype = ctypes.c_void_p
-library.fopen.restype = ctypes.c_void_p
-barrier = threading.Barrier(4)
-def work():
-    library.malloc(5000)
-    barrier.wait()
-threads = [threading.Thread(target=work) for _ in range(4)]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-file = ctypes.c_void_p(library.fopen(sys.argv[2].encode(), b"w"))
-assert library.malloc_info(0, file) == 0
-library.fclose(file)
-"""
-
-
-@GNU
-def test_threads_share_one_heap_where_they_are_asked_to(tmp_path):
-    path, num = tmp_path / "heaps", {}
-    for heaps in ("one", "many"):
-        subprocess.run([sys.executable, "-c", HEAPS, heaps, str(path)], check=True)
-        num[heaps] = path.read_text().count("<heap nr=")
-    assert num["one"] == 1 < num["many"]
 
 
 @GNU

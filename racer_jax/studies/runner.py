@@ -17,7 +17,7 @@ import jax
 from tqdm import tqdm
 
 import racer_jax.reporting as reporting
-from racer_jax._memory import forgotten, give_back, use_one_heap
+from racer_jax._memory import forgotten, give_back
 from racer_jax.data.errors import DataError
 from racer_jax.studies import runtime
 
@@ -246,7 +246,6 @@ def run_experiment(
       SystemExit: If an argument is not what it should be, or the results cannot be written.
     """
     begin = time.perf_counter() if begin is None else begin
-    use_one_heap()
     arguments = sys.argv[1:] if arguments is None else arguments
     classes = (config_class, reporting.DrawingOptions)
     (config, drawing), named = reporting.parse_configs(classes, description, arguments)
