@@ -77,7 +77,7 @@ def write_figure(path: str | Path, figure: Any) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     kind = Path(path).suffix.removeprefix(".")
-    dpi = 150 if figure.get_figwidth() > 7 else 300
+    dpi = 150 if figure.get_figwidth() > 7 else 200
     if kind == "png":  # `savefig` would lay it out once without drawing, and once more to draw
         figure.set_dpi(dpi)
         canvas: Any = FigureCanvasAgg(figure)
