@@ -7,54 +7,19 @@ arrays keep their shapes: which models are left out is data, they can add nothin
 get what they would get without them, up to the rounding of sums in another order.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 
 from racer_jax.core.checks import on_device
-from racer_jax.core.nonconformity import NullMode
 from racer_jax.orders.coverage_gain import coverage_gain
 from racer_jax.orders.learned_gains import LearnedGains
-from racer_jax.orders.model_orders import BLEND, LEARNED, STATIC, Order
+from racer_jax.orders.model_orders import BLEND, LEARNED, STATIC, Order, RestrictedOrder
 from racer_jax.orders.racer_j import RacerJ
 from racer_jax.orders.static_orders import Prices, StaticOrder
-
-
-@dataclass(frozen=True, eq=False)
-class Narrowed:
-    """What a model of the whole pool says of some of its models.
-
-    Attributes:
-      model: A model of the whole pool, in which those that are left out add nothing.
-      columns: Places of the others.
-      options: Further arguments of the model.
-
-    Use this when the programs of the whole pool are to serve a part of it; `masked` makes one.
-    """
-
-    model: Any
-    columns: tuple[int, ...]
-    options: Mapping[str, Any]
-
-    @property
-    def groups(self) -> tuple[str, ...] | None:
-        """The groups that the order knows."""
-        groups: tuple[str, ...] | None = self.model.groups
-        return groups
-
-    def __call__(
-        self, embeddings: ArrayLike, groups: Sequence[str] | None, null: NullMode
-    ) -> np.ndarray:
-        """Nonconformity `[n, m + 1]` of those models, null model last.
-
-        Use this when you want what `critical_scores` and `prediction_sets` take.
-        """
-        whole = np.asarray(self.model(embeddings, groups, null, **self.options))
-        return whole[:, [*self.columns, whole.shape[1] - 1]]
 
 
 def masked(order: Order, columns: Sequence[int]) -> Order:
@@ -73,9 +38,9 @@ def masked(order: Order, columns: Sequence[int]) -> Order:
     if order.kind == BLEND:
         prices = _prices(order.prices, places)
         options = {} if prices is None else prices._asdict()
-        return Order(order.kind, Narrowed(_blend(order.model, places), places, options))
+        return Order(order.kind, RestrictedOrder(_blend(order.model, places), places, options))
     if order.kind == LEARNED:
-        return Order(order.kind, Narrowed(_learned(order.model, places), places, {}))
+        return Order(order.kind, RestrictedOrder(_learned(order.model, places), places))
     return order.of_models(places)  # one column for each model already, or an order of the user's
 
 

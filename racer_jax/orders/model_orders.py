@@ -17,7 +17,7 @@ of all rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -46,12 +46,14 @@ class RestrictedOrder:
     Attributes:
       model: The order of the whole pool.
       columns: Places of those models in the pool.
+      options: Further arguments of the order, by name.
 
     Use this when an order of your own cannot say what it is without some of its models.
     """
 
     model: Any
     columns: tuple[int, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[str, ...] | None:
@@ -66,7 +68,7 @@ class RestrictedOrder:
 
         Use this when you want what `critical_scores` and `prediction_sets` take.
         """
-        whole = np.asarray(self.model(embeddings, groups, null))
+        whole = np.asarray(self.model(embeddings, groups, null, **self.options))
         return whole[:, [*self.columns, whole.shape[1] - 1]]
 
 

@@ -63,7 +63,7 @@
       line(way(chosen), alphas, group.accuracy[chosen]), here(alphas[row], group.accuracy[chosen][row], "now"),
     );
     draw("chart-accuracy", traces,
-      { xaxis: alphaAxis(), yaxis: share("answered rightly", { rangemode: "normal" }), shapes: [verticalLine(alphas[row])], legend: { ...legend(), traceorder: "reversed" } },
+      { xaxis: alphaAxis(), yaxis: share("answered rightly", { rangemode: "normal" }), shapes: [verticalLine(alphas[row])] },
       `Accuracy against alpha; at alpha ${levels[row].name}, ${way(chosen)} is right for ${pct(group.accuracy[chosen][row])}.`);
     const rows = names.map((name) => [
       capital(way(name)), pct(group.accuracy[name][row]), pct(full.accuracy[name]), points(group.accuracy[name][row] - full.accuracy[name]),
