@@ -40,7 +40,7 @@ _TILE = 128
 _CACHE = 1 << 23
 _ACCELERATOR_TILE = 1 << 16
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
-_CHUNK = 256
+_CHUNK = 512
 # Trials that determine how wide the histograms have to be.
 _PILOT = 512
 
@@ -306,7 +306,7 @@ class StreamSpec(SplitSpec, total=False):
 
     Attributes:
       num_calibration: As of `SplitSpec`, and so are `num_validation`, `group` and `question`.
-      chunk_size: Trials in memory at once, at least 1; by default 256 a device, and more on an
+      chunk_size: Trials in memory at once, at least 1; by default 512 a device, and more on an
         accelerator. Metrics that count have the same summary whatever it is.
       bins: Bins of each histogram, at least 2; 200 by default. They cover eight standard deviations
         on either side, as estimated from the first 512 trials.

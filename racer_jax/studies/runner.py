@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from math import isnan
 from pathlib import Path
@@ -78,12 +78,20 @@ def draw(
     Use this when a report has figures.
     """
     files = [folder / f"{name}.{kind}" for name in figures for kind in drawing.formats]
-    for name, drawer in figures.items():
-        with forgotten():  # a figure refers to itself: ten megabytes until they are looked for
-            figure = drawer(width=drawing.inches)
-            for kind in drawing.formats:
-                reporting.write_figure(folder / f"{name}.{kind}", figure)
-            del figure
+    packed: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as beside:  # packs a picture while the next one is drawn
+        for name, drawer in figures.items():
+            with forgotten():  # a figure refers to itself: ten megabytes until they are looked for
+                figure = drawer(width=drawing.inches)
+                for kind in drawing.formats:
+                    reporting.write_figure(
+                        folder / f"{name}.{kind}",
+                        figure,
+                        lambda write: packed.append(beside.submit(write)),
+                    )
+                del figure
+    for writing in packed:
+        writing.result()  # an error of the disk is one of this command
     return files
 
 
