@@ -7,8 +7,9 @@ else.
 
 A thread decides, so that a slow encoder holds up nothing else. Where the latest batches of about
 the same size took less than handing one to a thread and back may take, it is decided in the loop
-itself; of five the middle one counts, since on a busy machine any of them may be held up. Other
-threads load artefacts and compile what they need, which takes seconds in which decisions go on.
+itself; of five the second quickest counts, since on a busy machine most may be held up, and those
+in a thread first of all. Other threads load artefacts and compile what they need, which takes
+seconds in which decisions go on.
 
 A racer decides the same on the same text, so the latest decisions are kept: a request that comes
 again, after an error say, is not decided again.
@@ -137,7 +138,7 @@ class Batcher:
         if self._on_batch is not None:
             self._on_batch(len(batch))
         loop = asyncio.get_running_loop()
-        if sorted(self._seconds[_shape(batch)])[_LATEST // 2] < _QUICK:
+        if sorted(self._seconds[_shape(batch)])[1] < _QUICK:
             self._finish(batch, _at_once(loop, racer, batch))
             return
         try:
