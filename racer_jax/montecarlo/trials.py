@@ -432,9 +432,10 @@ def _add(sums: dict[str, Accumulator], chunk: _Chunk, bins: int, even: bool) -> 
     where the parts of the first chunk happen to be equal.
     """
     for part, prefix in (("test", ""), ("validation", "validation_")):
-        by_name = dict(chunk.totals.get(part, {}))
+        by_name: dict[str, jax.Array | np.ndarray] = {**chunk.totals.get(part, {})}
         rows = np.asarray(by_name.pop("rows", np.ones((1, 1))))[:, : chunk.num]
         for name, total in by_name.items():
+            total = total if chunk.counts else np.asarray(total)  # NumPy cuts without compiling
             if prefix + name not in sums:
                 scale = 1.0 / float(rows[0, 0]) if even else 1.0
                 first = np.asarray(total[:, : min(_PILOT, chunk.num)])

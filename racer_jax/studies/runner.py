@@ -3,6 +3,8 @@
 The study itself does none of that. This module imports little, so that a command starts at once.
 """
 
+import atexit
+import gc
 import os
 import sys
 import time
@@ -254,6 +256,9 @@ def run_experiment(
       SystemExit: If an argument is not what it should be, or the results cannot be written.
     """
     begin = time.perf_counter() if begin is None else begin
+    # What is left then ends with the process: Python would look through it for garbage, for a tenth
+    # of a second where Matplotlib was imported.
+    atexit.register(gc.freeze)
     arguments = sys.argv[1:] if arguments is None else arguments
     classes = (config_class, reporting.DrawingOptions)
     (config, drawing), named = reporting.parse_configs(classes, description, arguments)
