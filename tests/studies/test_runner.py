@@ -91,7 +91,10 @@ def test_what_redraw_cannot_heed_is_refused(tmp_path, capsys):
     assert "--redraw computes nothing: leave out --number" in capsys.readouterr().err
     assert main("--redraw", tmp_path) == 2
     assert "results.json: not the results of a run" in capsys.readouterr().err
-    record = {"config": {"number": 1, "label_rule": None, "levels": "0.1", "output": "x"}, "results": {"values": [1]}}
+    record = {
+        "config": {"number": 1, "label_rule": None, "levels": "0.1", "output": "x"},
+        "results": {"values": [1]},
+    }
     (tmp_path / "results.json").write_text(json.dumps(record))
     assert main("--redraw", tmp_path) == 2
     assert "not of this experiment (Result lacks 'note'" in capsys.readouterr().err
