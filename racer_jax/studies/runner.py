@@ -4,6 +4,7 @@ The study itself does none of that. This module imports little, so that a comman
 """
 
 import atexit
+import dataclasses
 import gc
 import os
 import sys
@@ -200,17 +201,32 @@ def options_beside_redraw(named: frozenset[str]) -> str:
 
 
 def error_text(error: Exception, config: Any = None) -> str:
-    """An error as a command of a clone prints it.
+    """An error as a command of a clone prints it, in the words of the shell.
 
-    What a reader could be told is in the shell's words where the command takes it (`--reading`).
+    What a reader could be passed is an option of the command, goes into its `--reading`, or is for
+    `racer-jax data convert`, which writes a table that needs no options.
 
     Use this when an experiment ends with an error of the data, of an option or of an extra.
+
+    Args:
+      error: What was raised.
+      config: The options of the command, a dataclass; None where they cannot be passed on.
     """
-    text = str(error)
-    if isinstance(error, DataError) and hasattr(config, "reading"):
-        text = error.in_shell()
-        if error.remedy is not None or error.format is not None:
-            text += """. Options of the reader go into --reading '--name value ...'"""
+    if not isinstance(error, DataError):
+        return str(error) if config is None else reporting.with_flags(str(error), config)
+    names = {name for name, _ in error.remedy.options} if error.remedy is not None else set()
+    if error.format is not None:
+        names.add("format")
+    fields = set() if config is None else {field.name for field in dataclasses.fields(config)}
+    text = error.in_shell()
+    if "reading" in fields:
+        advice = ". Options of the reader go into --reading '--name value ...'"
+        return text + advice if names else text
+    if names - fields - {"path"}:
+        text += (
+            ". What this command has no option for is typed once, to write a table: racer-jax data "
+            "convert PATH table.npz OPTIONS; then --data table.npz"
+        )
     return text
 
 
