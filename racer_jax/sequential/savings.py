@@ -60,10 +60,9 @@ class Savings:
                 f"models ({right}), for one call a question"
             )
         if self.alpha is not None and self.reference == "the full vote":
-            # 0 is added so that what rounds to nothing has no minus.
-            points = round(100 * ((self.accuracy or 0.0) - self.full_accuracy), 1) + 0.0
+            points = 100 * ((self.accuracy or 0.0) - self.full_accuracy)
             text += f"; stopping earlier, at alpha = {self.alpha}, takes {self.calls:.2f} calls "
-            text += f"({points:+.1f} points of right answers)"
+            text += f"({points:+z.1f} points of right answers)"
         return text
 
 

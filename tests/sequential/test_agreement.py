@@ -9,6 +9,7 @@ import pytest
 from racer_jax import RoutingTable
 from racer_jax.core.aggregation import answer_codes
 from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
+from racer_jax.sequential.evaluation import _spread
 from racer_jax.sequential.savings import Savings, estimated_savings
 from racer_jax.sequential.weights import GRID, starting_weights
 from tests.sequential.pools import SKILL, answered_table
@@ -76,4 +77,5 @@ def test_savings_of_tables_that_tell_nothing():
 def test_what_rounds_to_nothing_has_no_minus():
     savings = Savings(7, 400, "the full vote", 0.678, 3.2, "0.01", 2.83, 0.6778)
     assert "takes 2.83 calls (+0.0 points of right answers)" in str(savings)
+    assert _spread(-0.0004, 0.01, 2, "+") == "+0.00 ± 0.01"
     assert "(-0.1 points" in str(dataclasses.replace(savings, accuracy=0.677))
