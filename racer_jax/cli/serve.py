@@ -70,6 +70,7 @@ def _add_recalibrate(subparsers: Subparsers) -> None:
         "used: they choose which answers they rate.",
         """
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
+racer-jax recalibrate gateway.db --artefact my.racer -o new.racer --since-alarm
 racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
@@ -79,6 +80,21 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write (needed)")
     add_overwrite(parser)
     parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--since",
+        metavar="TIME",
+        help="only audits of requests after this time, such as 2026-03-31T12:00 (UTC), or after "
+        "the decision with this id",
+    )
+    which.add_argument(
+        "--since-alarm",
+        action="store_true",
+        help="only audits of requests after the latest alarm of a monitor",
+    )
+    which.add_argument(
+        "--all", action="store_true", help="all audits, though a monitor has raised an alarm"
+    )
     add_json(parser)
     parser.set_defaults(run=recalibrate)
 
@@ -88,18 +104,29 @@ def recalibrate(parsed: argparse.Namespace) -> None:
     from racer_jax.racer.artefact import read
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.gateway._recalibration import audited, recalibrated
+    from racer_jax.serving.gateway._since import Since, time_of
 
+    since: Since = None
+    if parsed.since is not None:
+        try:
+            since = time_of(parsed.since)
+        except ValueError as error:
+            raise ValueError(f"--since {error}") from None
+    elif parsed.since_alarm or parsed.all:
+        since = "alarm" if parsed.since_alarm else "all"
     check_artefact(parsed.output, overwrite=parsed.overwrite, changed=parsed.artefact)
     racer = Racer.load(parsed.artefact)
     checksum = str(read(parsed.artefact)[0]["checksum"])
-    labelled = audited(parsed.state, checksum, racer)
+    labelled = audited(parsed.state, checksum, racer, since)
     new = recalibrated(racer, labelled, parsed.alpha)
     new.save(parsed.output)
+    warnings = (*new.warnings(), *labelled.notes())
     if parsed.json:
-        print_json({"n": len(labelled), "guarantee": new.guarantee(), "warnings": new.warnings()})
+        facts = {"n": len(labelled), "audited": labelled.num_audited}
+        print_json({**facts, "guarantee": new.guarantee(), "warnings": warnings})
         return
     print_line(f"{parsed.output}: {new!r}")
-    for line in (new.guarantee(), *new.warnings()):
+    for line in (new.guarantee(), *warnings):
         print_line(line)
 
 

@@ -27,7 +27,7 @@ from racer_jax.serving.gateway._facts import (
     usage_of,
 )
 from racer_jax.serving.gateway._facts import reason as reason_of
-from racer_jax.serving.gateway._identifiers import draw, new_id
+from racer_jax.serving.gateway._identifiers import draw, new_id, number_of, signed
 from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._loaded import calibration_of
@@ -61,6 +61,7 @@ class Completion:
         self.asking = Asking(gateway.upstreams, query.fields, {})
         self.answer: Answer | None = None
         self.audited = False
+        self.experiment: str | None = None  # the one that drew the route
         self.parent_span: Any = None
         self.cached: str | None = None  # `hit` or `miss` where answers are kept
         self.decided_at: float | None = None
@@ -89,6 +90,7 @@ class Completion:
         route = name.removeprefix(PREFIX)
         experiment = gateway.settings.experiments.get(route)
         if experiment is not None:
+            self.experiment = route
             route = arm_of(experiment.arms, gateway.hash_key, route, self._unit())
         planner = gateway.planners.get(route)
         if planner is None:
@@ -114,6 +116,12 @@ class Completion:
         """Who gets the same route of an experiment every time."""
         user = bytes(self.query.fields.get("user", b"")).decode()
         return self.query.options.session or user or self.client.name or self.id
+
+    @property
+    def unit_number(self) -> int:
+        """A number that stands for who gets the same route; only the key's holder knows whose."""
+        name = f"{self.experiment}\n{self._unit()}"
+        return signed(number_of(self.gateway.hash_key, name, "unit"))
 
     def _check_budget(self) -> None:
         limit = self.client.key.daily_dollars
