@@ -170,9 +170,10 @@ def _add_compare(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "compare",
-        "Compare the answers of two routes of a gateway, on labelled audits. It may be asked at "
-        "any time and as often as you like: the chance that equal routes are ever said to differ "
-        "is at most --level.",
+        "Compare the answers of two routes that an experiment of a gateway drew, on labelled "
+        "audits. Each conversation, user or key that a route was drawn for counts once, with its "
+        "first label. It may be asked at any time and as often as you like: the chance that equal "
+        "routes are ever said to differ is at most --level.",
         """
 racer-jax compare gateway.db old new
 racer-jax compare gateway.db old new --users    on what users said; they choose what they judge""",
@@ -190,6 +191,9 @@ racer-jax compare gateway.db old new --users    on what users said; they choose 
         action="store_true",
         help="count the feedback of users in place of labelled audits",
     )
+    parser.add_argument(
+        "--experiment", help="the experiment that drew them, where several have these routes"
+    )
     add_json(parser)
     parser.set_defaults(run=compare)
 
@@ -201,14 +205,15 @@ def compare(parsed: argparse.Namespace) -> None:
     from racer_jax.serving.gateway._arms import compare as compared
 
     first, second = parsed.routes
-    done = compared(parsed.state, first, second, parsed.level, parsed.users)
+    done = compared(parsed.state, first, second, parsed.level, parsed.users, parsed.experiment)
     if parsed.json:
         print_json(asdict(done))
         return
     for arm in done.arms:
         dollars = "" if arm.dollars is None else f", {arm.dollars:.4g} dollars"
         print_line(
-            f"{arm.route}: {arm.right} of {arm.num} answers right, a rate between "
+            f"{arm.route}: {arm.right} of {arm.num} conversations, users or keys with a right "
+            "answer (their first with a label), a rate between "
             f"{arm.lower:.3f} and {arm.upper:.3f}; {arm.decisions} decisions, "
             f"{arm.models:.2f} models{dollars} each"
         )
