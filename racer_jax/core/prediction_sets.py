@@ -187,8 +187,8 @@ def _check_pair(sets: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Arr
         batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
     except ValueError:
         raise ValueError(
-            f"the leading axes of sets {sets.shape} and correct {correct.shape} must broadcast "
-            "against each other"
+            f"sets and correct must have leading axes that broadcast, got shapes {sets.shape} and "
+            f"{correct.shape}"
         ) from None
     return jnp.broadcast_to(sets, (*batch, sets.shape[-1])), jnp.broadcast_to(
         correct, (*batch, correct.shape[-1])

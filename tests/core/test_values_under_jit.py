@@ -112,7 +112,7 @@ def test_more_weights_than_sums_can_hold_are_refused():
 
 
 def test_leading_axes_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"sets \(2, 3\) and correct \(3, 2\) must broadcast"):
+    with pytest.raises(ValueError, match=r"that broadcast, got shapes \(2, 3\) and \(3, 2\)"):
         misrouted(jnp.ones((2, 3), bool), jnp.ones((3, 2), bool))
 
 
