@@ -192,7 +192,7 @@ def report(config: Config, rows: list[dict[str, Any]]) -> Report:
                 f"{weight:g}",
                 f"{np.mean([row['risk'] for row in one]):.4f}",
                 f"{sizes[weight].mean():.3f}",
-                f"{change.mean():+.3f}",
+                f"{change.mean():+z.3f}",
                 "-" if np.isnan(error) else f"{error:.3f}",
                 f"{np.mean([row['accuracy'] for row in one]):.3f}",
             ]

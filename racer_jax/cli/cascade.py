@@ -380,7 +380,8 @@ def _add_route(subparsers: Subparsers) -> None:
         'Route queries one model at a time: lines of JSON are read and written. A line {"id": '
         '"q1", "text": "..."} asks whom to call; a line {"id": "q1", "answers": {"model": "text", '
         '"other": null}} brings the answers of models, null for none. What is written names the '
-        "models to call next, or the answer and why it is final. A line that does not fit "
+        "models to call next, or the answer and why it is final, with the number of calls so far "
+        "and their cost in dollars (null where it is not known). A line that does not fit "
         "gets an object with 'error', and the exit status at the end is 1.",
         "racer-jax cascade route my.cascade --input -",
     )

@@ -190,7 +190,7 @@ def test_unlabelled_traffic(folder, capsys):
     traffic = f"{folder}/traffic.npz"
     words = ["cascade", "calibrate", f"{folder}/a", traffic, "-o", f"{folder}/blind", "--unseen"]
     assert main([*words, "--alpha", "0.05", "--loss", "differs"]) == 0
-    assert "differs from that of the full vote" in capsys.readouterr().out
+    assert "differs from that of the vote of all models" in capsys.readouterr().out
     assert main(["cascade", "evaluate", f"{folder}/blind", traffic]) == 0
     assert "accuracy" not in capsys.readouterr().out
     assert main([*words, "--alpha", "0.05"]) == 1

@@ -1,9 +1,9 @@
 """Decisions in batches without a timer: who waits while a batch runs forms the next one.
 
 A lone request is decided at once; under load batches grow by themselves, up to the largest shape
-that was compiled beforehand. A batch starts at the end of the turn of the event loop that asked for
-it: the requests whose bytes came together are decided together, and none of them waits for anything
-else.
+that was compiled beforehand. A batch starts at the end of the first turn of the event loop that
+brings no further request: those whose bytes come together are decided together, a busy loop decides
+many with the work of a few, and none of them waits for anything but work that is there to be done.
 
 A thread decides, so that a slow encoder holds up nothing else. Where the latest batches of about
 the same size took less than handing one to a thread and back may take, it is decided in the loop
@@ -127,10 +127,13 @@ class Batcher:
     def _start_soon(self) -> None:
         """Starts a batch once all that this turn of the loop brings has been read."""
         self._busy = True
-        asyncio.get_running_loop().call_soon(self._start)
+        asyncio.get_running_loop().call_soon(self._start, len(self._waiting))
 
-    def _start(self) -> None:
-        """Sends those who wait, and ask the same racer as the first, to the thread."""
+    def _start(self, num_before: int) -> None:
+        """Decides for those who wait and ask the same racer as the first, if no more have come."""
+        if num_before < len(self._waiting) < self._largest:
+            self._start_soon()
+            return
         racer = self._waiting[0].racer
         batch = [one for one in self._waiting if one.racer is racer][: self._largest]
         chosen = set(map(id, batch))
