@@ -117,9 +117,11 @@ def describe(
         print_line(racer.guarantee())
         if calibration.min_models and (price := racer.added_models()) is not None:
             more = "more" if price >= 0 else "fewer"
+            plural = "" if calibration.min_models == 1 else "s"
             print_line(
-                f"calling at least {calibration.min_models} takes {abs(price):.2f} models a "
-                f"question {more} than not, on the calibration questions"
+                f"With at least {calibration.min_models} model{plural} for each question, "
+                f"{abs(price):.2f} {more} models are called on average (measured on the "
+                "calibration questions)."
             )
     for warning in racer.warnings():
         print_line(f"warning: {warning}")
@@ -223,6 +225,7 @@ def train(arguments: argparse.Namespace) -> None:
     )
     if savings is not None and not arguments.json:
         print_line(
-            f"Instead of sets: {savings}. Measured on {savings.num_questions:,} of these "
-            f"questions; to train it: racer-jax cascade train {paths} -o NEW.cascade"
+            f"Another way (racer-jax cascade): {savings} A rough estimate, from "
+            f"{savings.num_questions:,} of these questions, after learning the order on as many "
+            f"others. To train it: racer-jax cascade train {paths} -o NEW.cascade"
         )

@@ -71,10 +71,10 @@ def add(subparsers: Subparsers) -> None:
         "again: for another alpha, other options or fewer models.",
         """
 racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
-racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
-racer-jax calibrate my.racer --delta 0.05              neither does another option,
-racer-jax calibrate my.racer --without gpt-4           nor a model that is no longer called
-racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router's scores""",
+racer-jax calibrate my.racer --alpha 0.05            # another alpha: no table needed
+racer-jax calibrate my.racer --delta 0.05            # another option: no table needed
+racer-jax calibrate my.racer --without gpt-4         # drop a model: no table needed
+racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   # any router's scores""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(

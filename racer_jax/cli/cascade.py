@@ -133,7 +133,8 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--batches",
         metavar="N,...",
-        help="how many models to call at once, such as 2,2; then one by one (default: one by one)",
+        help="sizes of the first batches of models called at once, such as 2,2; then all remaining "
+        "models at once (default: one model at a time)",
     )
     parser.add_argument(
         "--alpha",
@@ -200,8 +201,8 @@ def _add_calibrate(subparsers: Subparsers) -> None:
         "must not be those of training.",
         """
 racer-jax cascade calibrate my.cascade logs/ --alpha 0.01 --unseen --share 0.6
-racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs     no labels needed
-racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha needs no data""",
+racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs   # no labels needed
+racer-jax cascade calibrate my.cascade --alpha 0.02            # another alpha: no table needed""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
@@ -379,7 +380,8 @@ def _add_route(subparsers: Subparsers) -> None:
         'Route queries one model at a time: lines of JSON are read and written. A line {"id": '
         '"q1", "text": "..."} asks whom to call; a line {"id": "q1", "answers": {"model": "text", '
         '"other": null}} brings the answers of models, null for none. What is written names the '
-        "models to call next, or the answer and why it is final. A line that does not fit "
+        "models to call next, or the answer and why it is final, with the number of calls so far "
+        "and their cost in dollars (null where it is not known). A line that does not fit "
         "gets an object with 'error', and the exit status at the end is 1.",
         "racer-jax cascade route my.cascade --input -",
     )

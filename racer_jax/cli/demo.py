@@ -82,11 +82,20 @@ def summary(folder: Path) -> str:
         for name, calls, accuracy, promise in lines
     ]
     logs = shlex.quote(str(folder / "logs.csv"))
+    option = (
+        f"--group {shlex.quote(sets['groups'][1]['group'])} " if len(sets["groups"]) > 1 else ""
+    )
     next_steps = [
         f"Next, with your own file or {logs}:",
         f"  racer-jax data summary {logs}",
         f"  racer-jax train {logs} -o my.racer --share 0.4",
-        f"  racer-jax cascade train {logs} -o my.cascade --share 0.4   # where it holds answers",
+        f"  racer-jax calibrate my.racer {logs} --alpha 0.1 --unseen --share 0.6",
+        f"  racer-jax evaluate my.racer {logs} --unseen",
+        f'  racer-jax route my.racer {option}"What is 2 + 2?"',
+        "and to call one model after another, where the file holds answers:",
+        f"  racer-jax cascade train {logs} -o my.cascade --share 0.4",
+        f"  racer-jax cascade calibrate my.cascade {logs} --alpha 0.01 --unseen --share 0.6",
+        f"  racer-jax cascade evaluate my.cascade {logs} --unseen",
     ]
     return "\n".join([head, *shown, *next_steps])
 
