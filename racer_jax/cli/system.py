@@ -79,11 +79,12 @@ def _data_cache() -> str:
     """Where `data fetch` keeps what it downloads."""
     if home := os.environ.get("RACER_JAX_CACHE"):
         return home
+    from racer_jax.data.download import cache_folder
+
     try:
-        import pooch
+        return f"{cache_folder()} (RACER_JAX_CACHE names another)"
     except ImportError:
         return "none (the extra 'fetch' is not installed)"
-    return f"{pooch.os_cache('racer_jax')} (RACER_JAX_CACHE names another)"
 
 
 def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> None:
