@@ -57,9 +57,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests stay to the end: the collector need not look through them each time."""
+    """Modules and tests stay to the end: the collector need not look through them each time.
+
+    JAX makes so many small objects as it traces that the collector would start every millisecond.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 # A worker may grow by so many bytes before it drops what it compiled.
