@@ -117,6 +117,19 @@ CORPORA: Mapping[str, Corpus] = MappingProxyType(
 )
 
 
+def downloads_folder() -> Path:
+    """Where corpora are kept: in `RACER_JAX_CACHE`, or in the user's cache folder.
+
+    Use this when you want to know where `fetch` puts what it downloads.
+
+    Raises:
+      ImportError: If pooch is not installed.
+    """
+    import pooch
+
+    return Path(pooch.utils.cache_location(pooch.os_cache("racer_jax"), env="RACER_JAX_CACHE"))
+
+
 def fetch(
     corpus: str,
     folder: str | Path | None = None,
@@ -152,10 +165,7 @@ def fetch(
         raise ImportError(f"fetching needs pooch: {install_command('fetch')}") from None
     source = CORPORA[corpus]
     if folder is None:
-        folder = (
-            Path(pooch.utils.cache_location(pooch.os_cache("racer_jax"), env="RACER_JAX_CACHE"))
-            / corpus
-        )
+        folder = downloads_folder() / corpus
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     download = _Download(folder, sys.stderr.isatty() if progress is None else progress)
