@@ -22,6 +22,7 @@ from racer_jax.cli.options import (
     add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
+from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import training_sentence, work_bar
 from racer_jax.racer.wording import ORDERED_BY
 
@@ -146,6 +147,7 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
         metavar="ARTEFACT",
         help="folder to write (needed)",
     )
+    add_overwrite(parser)
     parser.add_argument(
         "--router",
         choices=names.routers(),
@@ -181,11 +183,11 @@ def train(arguments: argparse.Namespace) -> None:
     """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
     import jax
 
-    from racer_jax.racer.artefact import check_place
     from racer_jax.racer.racer import Racer
     from racer_jax.sequential.savings import estimated_savings
 
-    check_place(arguments.output)  # before minutes of work are spent
+    # Before minutes of work are spent.
+    check_artefact(arguments.output, overwrite=arguments.overwrite)
     source, rows = Source.of(arguments), Rows.of(arguments)
     with work_bar("read the table") as bar:
         table = source.table()

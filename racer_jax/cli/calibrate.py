@@ -20,6 +20,7 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import print_notes
+from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
@@ -89,6 +90,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   # any route
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
+    add_overwrite(parser)
     parser.add_argument(
         "--without",
         action="append",
@@ -195,11 +197,10 @@ def calibrate(arguments: argparse.Namespace) -> None:
     Use this when a command line asks for a threshold; in Python, `Racer.calibrate` and
     `recalibrate`.
     """
-    from racer_jax.racer.artefact import check_place
-
     output = arguments.output or arguments.artefact
-    check_place(output)
     _check_applied(arguments)
+    changed = None if arguments.from_scores else arguments.artefact
+    check_artefact(output, overwrite=arguments.overwrite, changed=changed)
     racer = _serving(arguments, _racer(arguments))
     notes: Sequence[str] = ()
     if arguments.path:

@@ -22,13 +22,13 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import (
-    check_file,
     flush,
     print_json,
     print_json_text,
     print_line,
     print_notes,
 )
+from racer_jax.cli.places import PAGES, add_overwrite, check_artefact, check_file
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
@@ -115,6 +115,7 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
         metavar="ARTEFACT",
         help="folder to write (needed)",
     )
+    add_overwrite(parser)
     _add_loss(parser, "regret")
     parser.add_argument(
         "--reference",
@@ -169,10 +170,9 @@ def train(arguments: argparse.Namespace) -> None:
     """
     import jax
 
-    from racer_jax.racer.artefact import check_place
     from racer_jax.serving.cascade import Cascade
 
-    check_place(arguments.output)
+    check_artefact(arguments.output, overwrite=arguments.overwrite)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
     with work_bar("read the table", "learn the order of the models") as bar:
@@ -213,6 +213,7 @@ racer-jax cascade calibrate my.cascade --alpha 0.02            # another alpha: 
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
+    add_overwrite(parser)
     parser.add_argument("--by-group", action="store_true", help="a threshold for each group")
     parser.add_argument(
         "--delta",
@@ -237,11 +238,10 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a stopping threshold; in Python, `Cascade.calibrate`.
     """
-    from racer_jax.racer.artefact import check_place
     from racer_jax.serving.cascade import Cascade
 
     output = arguments.output or arguments.artefact
-    check_place(output)
+    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
     cascade = Cascade.load(arguments.artefact)
     notes: Sequence[str] = ()
     if not arguments.path:
@@ -305,7 +305,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
     if arguments.output is not None:
-        check_file(arguments.output)
+        check_file(arguments.output, ".json", inputs=arguments.path)
     cascade = Cascade.load(arguments.artefact)
     with work_bar("read the table", "measure") as bar:
         table = answered_rows(arguments, cascade, cascade.loss)
@@ -360,7 +360,7 @@ def report(arguments: argparse.Namespace) -> None:
     from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_report import TITLE, write_cascade_report
 
-    check_file(arguments.output)
+    check_file(arguments.output, *PAGES, inputs=arguments.path)
     cascade = Cascade.load(arguments.artefact)
     title = arguments.title or TITLE
     with work_bar("read the table", "measure and write the page") as bar:

@@ -169,14 +169,16 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     cascade, calibration = str(folder / "demo.cascade"), str(folder / "calibration.npz")
     question = test.texts[int(parts.test[0])]
     group = (test.group or ("",))[int(parts.test[0])]
+    # The folder is the demo's own, and its commands can be run again.
+    seeded = ["--seed", str(seed), "--overwrite"]
     commands: list[Sequence[str]] = [
         ["data", "summary", str(folder / "train.npz")],
-        ["train", str(folder / "train.npz"), "-o", artefact, "--seed", str(seed)],
+        ["train", str(folder / "train.npz"), "-o", artefact, *seeded],
         ["calibrate", artefact, calibration, "--alpha", "0.1"],
         ["route", artefact, "--group", group, question],
         ["evaluate", artefact, table, "--output", str(folder / "evaluation.json")],
         ["bound-check", artefact, table, "--splits", "0"],
-        ["cascade", "train", str(folder / "train.npz"), "-o", cascade, "--seed", str(seed)],
+        ["cascade", "train", str(folder / "train.npz"), "-o", cascade, *seeded],
         ["cascade", "calibrate", cascade, calibration, "--alpha", _STOP],
         [
             *("cascade", "evaluate", cascade, table, "--alphas", ",".join(_STOPS)),

@@ -20,7 +20,8 @@ from racer_jax.cli.options import (
     add_json,
     add_reading_options,
 )
-from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line, print_notes
+from racer_jax.cli.output import FAILED, flush, print_json, print_line, print_notes
+from racer_jax.cli.places import check_file
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:

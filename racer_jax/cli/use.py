@@ -24,7 +24,6 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import (
-    check_file,
     flush,
     print_json,
     print_json_text,
@@ -32,6 +31,7 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
+from racer_jax.cli.places import PAGES, check_file
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
@@ -115,6 +115,8 @@ def route(arguments: argparse.Namespace) -> None:
     from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
 
     source = _source(arguments)
+    if arguments.output is not None:
+        check_file(arguments.output, inputs=() if source is None else (source,))
     if source is None:
         keep_small_programs()
     racer = _loaded(arguments.artefact)
@@ -262,7 +264,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from racer_jax.reporting.files import write_json
 
     if arguments.output is not None:
-        check_file(arguments.output)
+        check_file(arguments.output, ".json", inputs=arguments.path)
     with work_bar("read the table", "measure") as bar:
         racer, table, scores = _evaluated(arguments)
         bar.next()
@@ -327,7 +329,7 @@ def report(arguments: argparse.Namespace) -> None:
 
     if arguments.title is not None and not arguments.title.strip():
         raise ValueError("--title must not be empty")
-    check_file(arguments.output)
+    check_file(arguments.output, *PAGES, inputs=arguments.path)
     if arguments.sequential == Path() or kind_of(arguments.artefact) == "cascade":
         if arguments.sequential not in (None, Path()):
             raise ValueError(

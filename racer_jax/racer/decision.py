@@ -353,7 +353,8 @@ def decide(
         model_scores.nonconformity, ties, calibration.max_models, calibration.min_models
     )
     keys = entry_keys(nonconformity, ties)
-    plausible = entry_keys(model_scores.nonconformity, ties)[:, :-1]
+    is_limited = nonconformity is not model_scores.nonconformity
+    plausible = entry_keys(model_scores.nonconformity, ties) if is_limited else keys
     sets = keys <= calibration.threshold_key[code][:, None]
     edge = np.float32(calibration.unknown_threshold)
     threshold = np.append(calibration.threshold, edge)[code]
@@ -362,7 +363,7 @@ def decide(
         scores=model_scores.scores,
         nonconformity=nonconformity,
         sets=sets,
-        order=np.argsort(plausible, axis=1, kind="stable"),
+        order=np.argsort(plausible[:, :-1], axis=1, kind="stable"),
         threshold=threshold,
         reasons=reasons(sets, threshold == inf, code == num_groups, calibration.unknown_group),
         alpha=calibration.alpha,

@@ -159,7 +159,7 @@ def legend(evaluations: Sequence[PathEvaluation]) -> str:
 
 def _spread(value: float, error: float, digits: int, sign: str = "") -> str:
     """A number with its standard error, where that is known."""
-    text = f"{value:{sign}.{digits}f}"
+    text = f"{value:{sign}z.{digits}f}"  # z: what rounds to nothing has no minus
     return text if np.isnan(error) else f"{text} ± {error:.{digits}f}"
 
 

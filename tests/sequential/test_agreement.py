@@ -9,6 +9,7 @@ import pytest
 from racer_jax import RoutingTable
 from racer_jax.core.aggregation import answer_codes
 from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
+from racer_jax.sequential.evaluation import _spread
 from racer_jax.sequential.savings import Savings, estimated_savings
 from racer_jax.sequential.weights import GRID, starting_weights
 from tests.sequential.pools import SKILL, answered_table
@@ -79,3 +80,4 @@ def test_savings_in_words():
     assert "Stop earlier: 2.83 calls, 67.8% right; at most 1% of the questions" in str(savings)
     alone = dataclasses.replace(savings, reference="small")
     assert "call small alone: 1 call, right as often as the vote of all 7" in str(alone)
+    assert _spread(-0.0004, 0.01, 2, "+") == "+0.00 ± 0.01"

@@ -18,7 +18,7 @@
     if (Math.abs(percent) < 0.005) return "0.0%";
     return `${percent.toFixed(Math.abs(percent) < 1 ? 2 : 1)}%`;
   };
-  const points = (x) => (known(x) === null ? "–" : `${x < 0 ? "−" : "+"}${Math.abs(100 * x).toFixed(1)}`);
+  const points = (x) => (known(x) === null ? "–" : `${x <= -0.0005 ? "−" : "+"}${Math.abs(100 * x).toFixed(1)}`);
   const two = (x) => (known(x) === null ? "–" : x.toFixed(2));
   const count = (x) => x.toLocaleString("en-US");
   const dollars = (perQuery) => {
