@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 import time
 
 from racer_jax._distribution import install_command
@@ -77,12 +76,10 @@ def doctor(arguments: argparse.Namespace) -> None:
 
 def _data_cache() -> str:
     """Where `data fetch` keeps what it downloads."""
-    if home := os.environ.get("RACER_JAX_CACHE"):
-        return home
     from racer_jax.data.download import cache_folder
 
     try:
-        return f"{cache_folder()} (RACER_JAX_CACHE names another)"
+        return str(cache_folder())
     except ImportError:
         return "none (the extra 'fetch' is not installed)"
 
