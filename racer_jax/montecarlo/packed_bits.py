@@ -203,14 +203,14 @@ def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def count_before(bits: Packed, entry: jax.Array) -> jax.Array:
-    """Number of bits before each entry `[..., t]` of its lane.
+    """Number of bits before each entry `[a, t]` of its lane.
 
     Up to one number for each lane, that of `Packed.before`.
 
     Use this when the bits before some entries are counted, after `running_counts`.
     """
     num_blocks, lanes = bits.byte.shape[1:]
-    lane = jnp.arange(lanes, dtype=jnp.int32)
+    lane = jnp.arange(lanes, dtype=jnp.int32)[None]
     block = entry >> 8
     # flat: one address, not one for each axis
     index = (((entry >> 3) & 31) * num_blocks + block) * lanes + lane

@@ -388,9 +388,10 @@ def rank_plan(design: Design, budget: np.ndarray) -> tuple[Ranks, int]:
     width = bracket_width(size, design.least, design.most)
     centre = rank.mean(axis=1) * (size + 1) / (middle + 1) / 32
     guess = np.clip(np.round(centre - width / 2).astype(np.int64), 0, num_words - width)
-    tables = (np.minimum(rank, num), np.where(rank > num, size, 0), size - 1 - budget)
     return Ranks(
-        *(np.asarray(table, np.int32) for table in tables),
+        rank=np.minimum(rank, num).astype(np.int32),
+        floor=np.where(rank > num, size, 0).astype(np.int32),
+        last=(size - 1 - budget).astype(np.int32),
         least=np.int32(design.least),
         guess=guess.astype(np.int32),
     ), width

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from racer_jax.encoders.base import PartsError
-from racer_jax.routers import Router, registry
-from racer_jax.routers import mlp
+from racer_jax.routers import Router, mlp, registry
 from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, _new, _start, fit_mlp, fit_mlps
 from racer_jax.routers.report import TrainingDivergedError, routing_accuracy
 from racer_jax.routers.training import OptimizerConfig
