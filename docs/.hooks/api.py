@@ -5,6 +5,7 @@ own. The exceptions are few and listed in `BESIDE`.
 """
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,11 +64,23 @@ def packages() -> list[Package]:
     return found
 
 
+def _described(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """The names of a module, each with its docstring; that of a constant stands below it."""
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            yield node.name, ast.get_docstring(node) or ""
+        elif isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr):
+            yield ast.unparse(node.target), ast.literal_eval(after.value)
+
+
 def _summaries(module: str) -> dict[str, str]:
-    """First line of the docstring of each class and function of a module."""
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    nodes = [node for node in _syntax(module).body if isinstance(node, kinds)]
-    return {node.name: (ast.get_docstring(node) or "").partition("\n")[0] for node in nodes}
+    """First line of what describes each class, function and constant of a module."""
+    return {name: text.partition("\n")[0] for name, text in _described(_syntax(module).body)}
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a table, where a bar would end the cell."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _contents(package: Package) -> str:
@@ -76,8 +89,7 @@ def _contents(package: Package) -> str:
     for module, names in package.homes.items():
         summaries = _summaries(module)
         rows += [
-            f"| [`{name}`][{module}.{name}] | {summaries.get(name, '')} |".replace("\\", "\\\\")
-            for name in names
+            f"| [`{name}`][{module}.{name}] | {_cell(summaries.get(name, ''))} |" for name in names
         ]
     return "\n".join(rows)
 

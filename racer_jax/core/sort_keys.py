@@ -35,7 +35,8 @@ def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     """
     keys: np.ndarray
     if value.dtype.itemsize <= 4:
-        bits = np.where(value == 0, np.float32(0), value).astype(np.float32).view(np.uint32)
+        # A sum with 0.0 is the number itself, and 0.0 for -0.0.
+        bits = (value.astype(np.float32) + np.float32(0)).view(np.uint32)
         keys = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
     else:
         ranks = np.unique(value, return_inverse=True)[1]

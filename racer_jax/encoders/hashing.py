@@ -39,10 +39,22 @@ def _normal_form(text: str) -> str:
 def _mix(h: np.ndarray) -> np.ndarray:
     """The 32-bit finalizer of MurmurHash3: every input bit reaches every output bit."""
     h = h ^ (h >> np.uint32(16))
-    h = h * np.uint32(0x85EBCA6B)
-    h = h ^ (h >> np.uint32(13))
-    h = h * np.uint32(0xC2B2AE35)
-    return np.asarray(h ^ (h >> np.uint32(16)), np.uint32)
+    h *= np.uint32(0x85EBCA6B)
+    h ^= h >> np.uint32(13)
+    h *= np.uint32(0xC2B2AE35)
+    h ^= h >> np.uint32(16)
+    return h
+
+
+def _unmixed_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
+    """`ngram_hashes` without the finalizer."""
+    count = max(0, len(code_points) - size + 1)
+    # The size enters the hash, so that n-grams of different sizes never collide by construction.
+    h = (code_points[:count] ^ (_FNV_OFFSET ^ np.uint32(size))) * _FNV_PRIME
+    for j in range(1, size):
+        h ^= code_points[j : j + count]
+        h *= _FNV_PRIME
+    return h
 
 
 def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
@@ -60,12 +72,7 @@ def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
     >>> ngram_hashes(np.array([97, 98], np.uint32), 2).tolist()
     [3617312787]
     """
-    count = max(0, len(code_points) - size + 1)
-    # The size enters the hash, so that n-grams of different sizes never collide by construction.
-    h = np.full(count, _FNV_OFFSET ^ np.uint32(size), np.uint32)
-    for j in range(size):
-        h = (h ^ code_points[j : j + count]) * _FNV_PRIME
-    return _mix(h)
+    return _mix(_unmixed_hashes(code_points, size))
 
 
 @dataclass(frozen=True)
@@ -221,23 +228,31 @@ class HashedNgrams:
         """`sparse_counts` of what is read."""
         code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
         # A key is the text, the bucket and, as the last bit, the sign: sorted, all n-grams of a
-        # bucket lie together.
+        # bucket lie together. A single text, as a server has them, needs no row in its keys.
         kind = np.dtype(np.uint32 if len(forms) * 2 * self.dim < 1 << 32 else np.uint64).type
-        rows = np.repeat(
-            np.arange(len(forms), dtype=kind) * kind(2 * self.dim), [len(form) for form in forms]
-        )
-        batches = []
-        for size in self.sizes:
-            h = ngram_hashes(code_points, size)
-            first = rows[: len(h)]
-            bucket = (h & np.uint32(self.dim - 1)).astype(kind)
-            key = first + ((bucket << kind(1)) | (h >> np.uint32(31)))
-            batches.append(key[first == rows[size - 1 :][: len(h)]])  # no n-gram across two texts
-        keys = np.concatenate(batches)
+        hashes = [_unmixed_hashes(code_points, size) for size in self.sizes]
+        rows = []
+        if len(forms) > 1:
+            row = np.repeat(
+                np.arange(len(forms), dtype=kind) * kind(2 * self.dim),
+                [len(form) for form in forms],
+            )
+            for i, (h, size) in enumerate(zip(hashes, self.sizes, strict=True)):
+                first = row[: len(h)]
+                is_inside = first == row[size - 1 :][: len(h)]  # no n-gram across two texts
+                hashes[i] = h[is_inside]
+                rows.append(first[is_inside])
+        h = _mix(np.concatenate(hashes))
+        keys = ((h & np.uint32(self.dim - 1)).astype(kind) << kind(1)) | (h >> np.uint32(31))
+        if rows:
+            keys += np.concatenate(rows)
         keys.sort()
         places = keys >> kind(1)
-        start = np.flatnonzero(np.append(True, places[1:] != places[:-1])[: len(keys)])
+        is_first = np.ones(len(keys), bool)
+        np.not_equal(places[1:], places[:-1], out=is_first[1:])
+        start = is_first.nonzero()[0]
         if not len(start):
             return places, start
         down = np.add.reduceat((keys & kind(1)).astype(np.int64), start)
-        return places[start], np.diff(start, append=len(keys)) - 2 * down
+        end = np.append(start[1:], len(keys))
+        return places[start], end - start - 2 * down

@@ -31,12 +31,15 @@ def _both(key: jax.Array, texts: Sequence[str]) -> Encoder:
     return JoinedEncoder((_minilm(), ReducedEncoder.fit(key, texts)))
 
 
-# Name -> what makes the encoder of a PRNG key and the training texts.
 ENCODERS: dict[str, Make] = {
     "hashed": ReducedEncoder.fit,
     "minilm": lambda key, texts: _minilm(),
     "both": _both,
 }
+"""Encoders by name: what makes each from a PRNG key and the training texts.
+
+Use this when you list the encoders there are; `register_encoder` adds one.
+"""
 # Kind in a description -> the class that reads it.
 _CLASSES: dict[str, Any] = {
     "hashed_ngrams": HashedNgrams,

@@ -291,8 +291,11 @@ def _learned(embeddings: ArrayLike, correct: np.ndarray, groups: Sequence[str] |
 
 
 Fit: TypeAlias = Callable[[ArrayLike, np.ndarray, Sequence[str] | None], Any]
-# Name -> what learns the order from embeddings, correctness and groups of the training rows.
 ORDERS: dict[str, Fit] = {STATIC: _static, BLEND: _blend, LEARNED: _learned}
+"""Orders by name: what learns each from embeddings, correctness and groups of training rows.
+
+Use this when you list the orders there are; `register_order` adds one.
+"""
 
 
 def register_order(name: str, fit: Fit) -> None:

@@ -7,6 +7,7 @@ is in a batch, and calibration and routing draw alike.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -78,9 +79,16 @@ def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
     Returns:
       uint32 `[n, num]`.
     """
-    stream = _mix(questions ^ _mix(np.array([seed], np.uint64) + _GOLDEN))
-    steps = np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
-    return (_mix(stream[:, None] + steps[None, :]) >> np.uint64(32)).astype(np.uint32)
+    start, steps = _stream(seed, num)
+    keys = _mix(_mix(questions ^ start)[:, None] + steps)
+    return (keys >> np.uint64(32)).astype(np.uint32)
+
+
+@lru_cache
+def _stream(seed: int, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """What of `question_ties` is the same for all questions, uint64 `[1]` and `[1, num]`."""
+    start = _mix(np.array([seed], np.uint64) + _GOLDEN)
+    return start, np.arange(1, num + 1, dtype=np.uint64)[None] * _GOLDEN
 
 
 def text_ties(texts: Iterable[str], seed: int, num: int) -> np.ndarray:

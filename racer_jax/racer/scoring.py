@@ -225,16 +225,17 @@ class Scorer:
                 parts.append(pending.pop(0)())
         parts += [finish() for finish in pending]
         result = ModelScores.joined(parts)
+        in_range = (result.scores >= 0) & (result.scores <= 1)
+        if in_range.all():
+            return result
         if not np.isfinite(result.scores).all():
             raise ValueError(
                 "the router's scores must be finite, got NaN or infinity: its parameters are broken"
             )
-        if (bad := (result.scores < 0) | (result.scores > 1)).any():
-            raise ValueError(
-                f"the router's scores must be finite and in [0, 1], got {result.scores[bad][0]} at "
-                f"{first_bad(bad)}"
-            )
-        return result
+        raise ValueError(
+            "the router's scores must be finite and in [0, 1], got "
+            f"{result.scores[~in_range][0]} at {first_bad(~in_range)}"
+        )
 
     def _ran(self, batch: np.ndarray, nonconformity: str, null: str) -> tuple[jax.Array, jax.Array]:
         """The compiled call of one batch."""

@@ -32,8 +32,11 @@ def _routerdc(num_rows: int) -> Any:
     return RouterDCConfig(batch_size=min(RouterDCConfig.batch_size, max(1, num_rows // 4)))
 
 
-# Name -> what makes its configuration for so many training rows.
 ROUTERS: dict[str, Callable[[int], Any]] = {"mlp": _mlp, "knn": _knn, "routerdc": _routerdc}
+"""Routers by name: what makes the configuration of each for so many training rows.
+
+Use this when you list the routers there are; `register_router` adds one.
+"""
 # Kind in a description -> module and class that read it; Flax is imported only where it is needed.
 _CLASSES: dict[str, tuple[str, str]] = {
     "knn": ("racer_jax.routers.knn", "KNNR"),

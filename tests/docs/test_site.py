@@ -194,6 +194,18 @@ def test_a_number_of_a_table_is_not_broken():
 
 @pytest.mark.long
 @pytest.mark.extra
+def test_each_public_name_of_the_reference_says_what_it_does():
+    pytest.importorskip("mkdocs", reason="extra docs")
+    api = hook("api")
+    for package in api.packages():
+        for row in api._contents(package).splitlines()[2:]:
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+            assert len(cells) == 2, row
+            assert all(cells), row
+
+
+@pytest.mark.long
+@pytest.mark.extra
 def test_a_picture_for_the_dark_is_shown_there_only():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     page = hook("site")._at_home("README.md", text)

@@ -35,7 +35,7 @@ def start_audit(completion: Completion) -> None:
     if not completion.audited or plan is None or plan.routed is None:
         return
     if gateway.num_background >= gateway.settings.audit.max_waiting:
-        gateway.metrics.audits.labels("skipped").inc()
+        gateway.metrics.audits.add(("skipped",))
         return
     gateway.background(_audit(completion))
 
@@ -53,7 +53,7 @@ async def _audit(completion: Completion) -> None:
     extra = await asyncio.gather(*(_reply(gateway, model, fields) for model in missing))
     replies |= {reply.model: reply for reply in extra if reply is not None}
     complete = all(model in replies for model in pool)
-    gateway.metrics.audits.labels("complete" if complete else "incomplete").inc()
+    gateway.metrics.audits.add(("complete" if complete else "incomplete",))
     gateway.count(Panel({r.model: r for r in extra if r is not None}), {})
     if not complete:  # a label of some models says neither a miss nor that there was none
         return
@@ -96,7 +96,7 @@ async def _label(gateway: Gateway, name: str, fields: Fields, replies: Mapping[s
         labels, source = await _hooked(gateway, str(audit.hook), name, fields, replies), "test"
     if audit.labeller == "queue":
         return
-    gateway.metrics.audits.labels("not labelled" if labels is None else "labelled").inc()
+    gateway.metrics.audits.add(("not labelled" if labels is None else "labelled",))
     if labels is None:
         return
     entry = msgspec.convert({"id": name, "correct": labels, "source": source}, Feedback)

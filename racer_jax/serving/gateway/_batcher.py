@@ -1,14 +1,15 @@
 """Decisions in batches without a timer: who waits while a batch runs forms the next one.
 
 A lone request is decided at once; under load batches grow by themselves, up to the largest shape
-that was compiled beforehand. A batch starts at the end of the turn of the event loop that asked for
-it: the requests whose bytes came together are decided together, and none of them waits for anything
-else.
+that was compiled beforehand. A batch starts at the end of the first turn of the event loop that
+brings no further request: those whose bytes come together are decided together, a busy loop decides
+many with the work of a few, and none of them waits for anything but work that is there to be done.
 
-A thread decides, so that a slow encoder holds up nothing else. Where the latest batches took less
-than handing one to a thread and back may take, a small one is decided in the loop itself; of five
-the middle one counts, since on a busy machine any of them may be held up. Other threads load
-artefacts and compile what they need, which takes seconds in which decisions go on.
+A thread decides, so that a slow encoder holds up nothing else. Where the latest batches of about
+the same size took less than handing one to a thread and back may take, it is decided in the loop
+itself; of five the second quickest counts, since on a busy machine most may be held up, and those
+in a thread first of all. Other threads load artefacts and compile what they need, which takes
+seconds in which decisions go on.
 
 A racer decides the same on the same text, so the latest decisions are kept: a request that comes
 again, after an error say, is not decided again.
@@ -16,10 +17,11 @@ again, after an error say, is not decided again.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import inf
 from typing import TypeVar
 
@@ -27,12 +29,12 @@ import numpy as np
 
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
-from racer_jax.serving.gateway._cache import Cache, key_of
+from racer_jax.serving.gateway._cache import Cache
 
 LARGEST = 64
 _MOST_KEPT = 4096
-# Decisions of a batch, and seconds of the latest ones, up to which it is decided in the loop.
-_FEW, _QUICK, _LATEST = 8, 0.002, 5
+# Seconds of the latest batches up to which one is decided in the loop, and how many of them count.
+_QUICK, _LATEST = 0.002, 5
 T = TypeVar("T")
 
 
@@ -79,7 +81,8 @@ class Batcher:
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="racer-loads")
         self._waiting: list[_Waiting] = []
         self._busy = False
-        self._seconds = deque([inf] * _LATEST, _LATEST)  # of the latest batches
+        # Of the latest batches, by the shape that was compiled for them: a power of two.
+        self._seconds: defaultdict[int, deque[float]] = defaultdict(_unknown)
         # With the racer itself, so that no other one can get its number while it is kept here.
         self._known = Cache(_MOST_KEPT)
 
@@ -94,7 +97,7 @@ class Batcher:
         Raises:
           ValueError: If the text cannot be routed.
         """
-        key = key_of({}, str(id(racer)), text, "" if group is None else f"group {group}")
+        key = (id(racer), group, blake2b(text.encode("utf-8", "surrogatepass")).digest())
         known = self._known.get(key)
         if known is not None:
             earlier: Routed = known[1]
@@ -117,17 +120,20 @@ class Batcher:
 
     def close(self) -> None:
         """Ends the threads once what they do is done; nothing is decided any more."""
-        self._seconds.extend([inf] * _LATEST)
+        self._seconds.clear()
         for thread in (self._thread, self._loader):
             thread.shutdown(wait=True, cancel_futures=True)
 
     def _start_soon(self) -> None:
         """Starts a batch once all that this turn of the loop brings has been read."""
         self._busy = True
-        asyncio.get_running_loop().call_soon(self._start)
+        asyncio.get_running_loop().call_soon(self._start, len(self._waiting))
 
-    def _start(self) -> None:
-        """Sends those who wait, and ask the same racer as the first, to the thread."""
+    def _start(self, num_before: int) -> None:
+        """Decides for those who wait and ask the same racer as the first, if no more have come."""
+        if num_before < len(self._waiting) < self._largest:
+            self._start_soon()
+            return
         racer = self._waiting[0].racer
         batch = [one for one in self._waiting if one.racer is racer][: self._largest]
         chosen = set(map(id, batch))
@@ -135,7 +141,7 @@ class Batcher:
         if self._on_batch is not None:
             self._on_batch(len(batch))
         loop = asyncio.get_running_loop()
-        if len(batch) <= _FEW and sorted(self._seconds)[_LATEST // 2] < _QUICK:
+        if sorted(self._seconds[_shape(batch)])[1] < _QUICK:
             self._finish(batch, _at_once(loop, racer, batch))
             return
         try:
@@ -154,7 +160,7 @@ class Batcher:
         results: list[Routed | Exception] = []
         if failure is None:
             seconds, results = done.result()
-            self._seconds.append(seconds)
+            self._seconds[_shape(batch)].append(seconds)
         for i, one in enumerate(batch):
             if one.future.done():  # whoever waited for it has gone
                 continue
@@ -163,6 +169,16 @@ class Batcher:
                 one.future.set_exception(result)
             else:
                 one.future.set_result(result)
+
+
+def _unknown() -> deque[float]:
+    """The seconds of batches that have not been measured: never quick."""
+    return deque([inf] * _LATEST, _LATEST)
+
+
+def _shape(batch: list[_Waiting]) -> int:
+    """The power of two that a batch is padded to."""
+    return 1 << (len(batch) - 1).bit_length()
 
 
 def _at_once(

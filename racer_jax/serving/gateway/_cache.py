@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -19,9 +19,9 @@ class Cache:
 
     def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = most, clock
-        self._values: OrderedDict[bytes, tuple[float, Any]] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
 
-    def get(self, key: bytes) -> Any:
+    def get(self, key: Hashable) -> Any:
         """The value of a key; None where there is none any more."""
         until, value = self._values.get(key, (0.0, None))
         if value is None:
@@ -32,7 +32,7 @@ class Cache:
         self._values.move_to_end(key)
         return value
 
-    def put(self, key: bytes, seconds: float, value: Any) -> None:
+    def put(self, key: Hashable, seconds: float, value: Any) -> None:
         """Keeps a value for so many seconds."""
         self._values[key] = (self._clock() + seconds, value)
         self._values.move_to_end(key)

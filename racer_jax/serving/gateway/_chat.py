@@ -65,7 +65,7 @@ class Chat:
             with gateway.admitted():
                 await self._admitted(client, scope, receive, send)
         except GatewayError as error:
-            gateway.metrics.requests.labels("refused", "", str(error.status)).inc()
+            gateway.metrics.count_request("refused", "", error.status)
             seconds = time.monotonic() - started
             await respond_error(send, error, undecided(new_id(), error.type, seconds))
         except ClientGoneError:

@@ -140,7 +140,7 @@ async def _take_feedback(
         )
     new = await keep(gateway.store, entry, gateway.settings.state.store_prompts)
     missed = "unknown" if entry.missed is None else str(entry.missed)
-    gateway.metrics.feedback.labels(entry.source, missed).inc()
+    gateway.metrics.feedback.add((entry.source, missed))
     await respond_json(send, {"id": entry.id, "source": entry.source, "new": new})
 
 

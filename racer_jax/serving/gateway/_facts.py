@@ -20,12 +20,7 @@ Headers = list[tuple[bytes, bytes]]
 
 def header(name: bytes, value: str) -> tuple[bytes, bytes]:
     """A header whose value cannot break a line."""
-    return name, _quoted(value)
-
-
-@lru_cache(maxsize=1024)  # the same few sets, names and reasons over and over
-def _quoted(value: str) -> bytes:
-    return quote(value, safe=_SAFE).encode()
+    return name, quote(value, safe=_SAFE).encode()
 
 
 def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
@@ -47,7 +42,7 @@ def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
 
 def lost_calls(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
     """Models of the set that gave no answer, where one might have mattered."""
-    if answer is not None and answer.settled:
+    if not panel.failed or (answer is not None and answer.settled):
         return []
     return [name for name in panel.failed if name in plan.models]
 
@@ -99,7 +94,7 @@ def racer_object(
 
 def reason(plan: Plan, panel: Panel) -> str:
     """The reason in the headers; lost calls count where nothing else is to be said."""
-    if plan.reason == "ok" and any(name in plan.models for name in panel.failed):
+    if panel.failed and plan.reason == "ok" and not panel.failed.keys().isdisjoint(plan.models):
         return "degraded"
     return plan.reason
 
@@ -116,14 +111,36 @@ def headers(facts: Mapping[str, Any], seconds: float, guarantee: str | None = No
     return [
         *arm,
         (b"x-racer-id", facts["id"].encode()),  # hexadecimal digits: safe as they are
-        header(b"x-racer-reason", facts["reason"]),
-        header(b"x-racer-set", ",".join(facts["set"])),
-        header(b"x-racer-answered", ",".join(facts["answered"])),
-        header(b"x-racer-guarantee", guarantee or facts["guarantee"]),
-        header(b"x-racer-artefact", facts["artefact"]),
-        header(b"x-racer-alpha", facts["alpha"]),
+        *_decided(
+            facts["reason"],
+            tuple(facts["set"]),
+            tuple(facts["answered"]),
+            guarantee or facts["guarantee"],
+            facts["artefact"],
+            facts["alpha"],
+        ),
         _overhead(seconds),
     ]
+
+
+@lru_cache(maxsize=1024)  # the same few sets, names and reasons over and over
+def _decided(
+    reason: str,
+    models: tuple[str, ...],
+    answered: tuple[str, ...],
+    guarantee: str,
+    artefact: str,
+    alpha: str,
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that many responses have in common."""
+    return (
+        header(b"x-racer-reason", reason),
+        header(b"x-racer-set", ",".join(models)),
+        header(b"x-racer-answered", ",".join(answered)),
+        header(b"x-racer-guarantee", guarantee),
+        header(b"x-racer-artefact", artefact),
+        header(b"x-racer-alpha", alpha),
+    )
 
 
 def undecided(name: str, error_type: str, seconds: float) -> Headers:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from racer_jax.serving.gateway._tallies import Spread, Tally
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
@@ -10,7 +12,7 @@ _SLOW = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 class Metrics:
-    """The metrics of one gateway.
+    """The metrics of one gateway; all but gauges are added to by the event loop's thread alone.
 
     Args:
       num_models: The largest number of models of a set.
@@ -21,16 +23,18 @@ class Metrics:
         registry = self.registry
         sizes = tuple(float(size) for size in range(num_models + 1))
 
-        def counter(name: str, help: str, *labels: str) -> Counter:
-            return Counter(f"racer_{name}", help, labels, registry=registry)
+        def counter(name: str, help: str, *labels: str) -> Tally:
+            tally = Tally(f"racer_{name}", help, labels)
+            registry.register(tally)
+            return tally
 
         def gauge(name: str, help: str, *labels: str) -> Gauge:
             return Gauge(f"racer_{name}", help, labels, registry=registry)
 
-        def histogram(name: str, help: str, buckets: Iterable[float], *labels: str) -> Histogram:
-            return Histogram(
-                f"racer_{name}", help, labels, registry=registry, buckets=tuple(buckets)
-            )
+        def histogram(name: str, help: str, bounds: Iterable[float], *labels: str) -> Spread:
+            spread = Spread(f"racer_{name}", help, bounds, labels)
+            registry.register(spread)
+            return spread
 
         self.requests = counter("requests", "Requests", "reason", "mode", "code")
         self.set_size = histogram("set_size", "Models of the set", sizes)
@@ -55,52 +59,27 @@ class Metrics:
             "artefact_info", "The artefact in use", "route", "checksum", "alpha", "version"
         )
 
-        self._of_models: dict[str, ModelMetrics] = {}
-        self._of_requests: dict[tuple[str, str, int], Counter] = {}
-
-    def of_model(self, model: str) -> "ModelMetrics":
-        """What is counted of the answers of a model."""
-        known = self._of_models.get(model)
-        if known is None:
-            known = self._of_models[model] = ModelMetrics(self, model)
-        return known
-
     def count_request(self, reason: str, mode: str, status: int) -> None:
         """Counts a request that has ended."""
-        key = (reason, mode, status)
-        known = self._of_requests.get(key)
-        if known is None:
-            known = self._of_requests[key] = self.requests.labels(reason, mode, str(status))
-        known.inc()
+        self.requests.add((reason, mode, str(status)))
+
+    def count_answer(
+        self,
+        model: str,
+        seconds: float | None,
+        prompt_tokens: int,
+        completion_tokens: int,
+        price: float | None,
+    ) -> None:
+        """Counts an answer of a model, and its time and dollars where they are known."""
+        self.calls.add((model, "ok"))
+        if seconds is not None:
+            self.upstream.observe(seconds, (model,))
+        self.tokens.add((model, "input"), prompt_tokens)
+        self.tokens.add((model, "output"), completion_tokens)
+        if price is not None:
+            self.cost.add((model,), price)
 
     def text(self) -> bytes:
         """All of them as text."""
         return generate_latest(self.registry)
-
-
-class ModelMetrics:
-    """What is counted of the answers of one model, its labels looked up once.
-
-    Args:
-      metrics: The metrics of the gateway.
-      model: Name of the model.
-    """
-
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self._calls = metrics.calls.labels(model, "ok")
-        self._seconds = metrics.upstream.labels(model)
-        self._input = metrics.tokens.labels(model, "input")
-        self._output = metrics.tokens.labels(model, "output")
-        self._cost = metrics.cost.labels(model)
-
-    def answered(
-        self, seconds: float | None, prompt_tokens: int, completion_tokens: int, price: float | None
-    ) -> None:
-        """Counts an answer, its tokens, and its time and dollars where they are known."""
-        self._calls.inc()
-        if seconds is not None:
-            self._seconds.observe(seconds)
-        self._input.inc(prompt_tokens)
-        self._output.inc(completion_tokens)
-        if price is not None:
-            self._cost.inc(price)

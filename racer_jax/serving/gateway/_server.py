@@ -1,14 +1,13 @@
 """Runs the gateway: two ports, one loop, an end that loses no request."""
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -57,9 +56,12 @@ class _Joining:
         self.send()
         self._transport.close()
 
-    def hold(self) -> None:
-        """Holds what is written from now on."""
+    def __enter__(self) -> None:
+        """Holds what is written within a block, and sends it at its end."""
         self._parts = []
+
+    def __exit__(self, *error: object) -> None:
+        self.send()
 
     def send(self) -> None:
         """Sends what is held; nothing is held any more."""
@@ -73,7 +75,7 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
 
     class Bounded(HttpToolsProtocol):
         _header_bytes = 0
-        _in_headers = False
+        _in_headers = _is_new = False
         # The connection says itself that the client has gone: see `ClientPresence`.
         is_lost = False
         on_leave: Callable[[], None] | None = None
@@ -91,41 +93,35 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
                 self.on_leave()
 
         def data_received(self, data: bytes) -> None:
+            self._is_new = False
             super().data_received(data)
-            # Most headers come whole in one piece: a timer for each would cost for nothing.
-            if self._in_headers and self._timer is None:
+            if not self._in_headers:
+                return
+            # Most headers come whole in one piece: only others need a timer, and are counted while
+            # they come. Of a piece in which they begin, others may be a part.
+            self._header_bytes += 0 if self._is_new else len(data)
+            self._check_headers()
+            if self._timer is None:
                 self._timer = self.loop.call_later(header_seconds, self.transport.close)
 
-        @contextlib.contextmanager
-        def joined(self) -> Iterator[None]:
-            """All that is written within is sent as one."""
-            transport = cast(_Joining, self.transport)
-            transport.hold()
-            try:
-                yield
-            finally:
-                transport.send()
+        def joined(self) -> _Joining:
+            """All that is written within its block is sent as one."""
+            return cast(_Joining, self.transport)
 
         def on_message_begin(self) -> None:
-            self._header_bytes, self._in_headers = 0, True
+            self._header_bytes, self._in_headers, self._is_new = 0, True, True
             super().on_message_begin()
             cast(dict[str, Any], self.scope)[CONNECTION] = self
-
-        def on_url(self, url: bytes) -> None:
-            self._count(len(url))
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._count(len(name) + len(value))
-            super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._in_headers = False
             self._stop_timer()
+            sizes = [len(name) + len(value) for name, value in self.headers]
+            self._header_bytes = len(self.url) + sum(sizes)
+            self._check_headers()
             super().on_headers_complete()
 
-        def _count(self, size: int) -> None:
-            self._header_bytes += size
+        def _check_headers(self) -> None:
             if self._header_bytes > max_header_bytes and not self.transport.is_closing():
                 self.transport.write(
                     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"

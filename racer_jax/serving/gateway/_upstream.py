@@ -246,13 +246,18 @@ class Upstream:
         most = self.model.max_reply_bytes
         if (response.content_length or 0) > most:
             raise CallFailedError("size")
+        if response.content.is_eof():  # all of it is here
+            content: bytes = response.content.read_nowait()
+            if len(content) > most:
+                raise CallFailedError("size")
+            return content
         parts, size = [], 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > most:
                 raise CallFailedError("size")
             parts.append(chunk)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
 
 _STREAMING = frozenset({"stream", "stream_options"})

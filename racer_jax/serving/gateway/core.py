@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,21 @@ SECONDS_OF_A_DAY = 86400.0
 # How long a request waits for the threshold of a live pool, which takes milliseconds unless an
 # artefact is being loaded.
 _PATIENCE_SECONDS = 0.25
+
+
+class _UnderWay:
+    """A request that counts as under way within a block."""
+
+    __slots__ = ("_gateway",)
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    def __enter__(self) -> None:
+        self._gateway.in_flight += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._gateway.in_flight -= 1
 
 
 class Gateway:
@@ -237,8 +252,7 @@ class Gateway:
 
     # --- what requests ask ------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def admitted(self, while_draining: bool = False) -> Iterator[None]:
+    def admitted(self, while_draining: bool = False) -> "_UnderWay":
         """Counts a request as under way, before its body is read: that takes memory too.
 
         Use this when a request has named its key, around everything else that it costs.
@@ -252,11 +266,7 @@ class Gateway:
         full = self.in_flight >= self.settings.server.max_in_flight
         if full or (self.draining and not while_draining):
             raise busy(self.draining)
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
+        return _UnderWay(self)
 
     def situation(self, name: str) -> Situation:
         """What a plan depends on beside the request, now.
@@ -340,15 +350,19 @@ class Gateway:
         metrics = self.metrics
         for model, reply in panel.replies.items():
             usage = reply.usage
-            metrics.of_model(model).answered(
-                reply.seconds, usage.prompt_tokens, usage.completion_tokens, prices.get(model)
+            metrics.count_answer(
+                model,
+                reply.seconds,
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                prices.get(model),
             )
         for model, used in panel.extra.items():  # a judge's; how long it took is not kept
-            metrics.of_model(model).answered(None, used.prompt_tokens, used.completion_tokens, None)
+            metrics.count_answer(model, None, used.prompt_tokens, used.completion_tokens, None)
         for model, error in panel.failed.items():
-            metrics.calls.labels(model, error.kind).inc()
+            metrics.calls.add((model, error.kind))
         for model in panel.cancelled:
-            metrics.calls.labels(model, "cancelled").inc()
+            metrics.calls.add((model, "cancelled"))
 
     def count_lost(self, route: str, lost: bool) -> None:
         """Counts a request of a route, and whether a call of its set was lost.
@@ -365,9 +379,7 @@ class Gateway:
         """
         used = usage or Usage()
         price = None if usage is None else dollars(usage, self.settings.models[model])
-        self.metrics.of_model(model).answered(
-            seconds, used.prompt_tokens, used.completion_tokens, price
-        )
+        self.metrics.count_answer(model, seconds, used.prompt_tokens, used.completion_tokens, price)
 
     def _alarm(self, route: str, artefact: str, words: str) -> None:
         """An alarm: logged, and sent to the webhook once. Called in the thread of the state."""

@@ -361,7 +361,7 @@ class Wide:
         return i
 
 
-def test_small_batches_of_a_quick_racer_need_no_thread(start):
+def test_batches_of_a_shape_that_is_quick_need_no_thread(start):
     gateway = start(scripted=False)
     racer, batcher = gateway.gateway.planners["my"].loaded.racers["0.3"], gateway.gateway.batcher
     threads = []
@@ -381,19 +381,22 @@ def test_small_batches_of_a_quick_racer_need_no_thread(start):
         batch = await asyncio.gather(*(batcher.decide(one, text, "a") for text in texts))
         return [routed.decision.models for routed in batch]
 
-    for number, expected in ((2, [True]), (9, [False])):
-        batcher._seconds.extend([0.0] * 5)
-        texts = [f"question {i} of {number}" for i in range(number)]
+    batcher._seconds.clear()
+    for quick, expected in (({2}, [False]), ({2, 16}, [True])):  # nine are padded to sixteen
+        for shape in quick:
+            batcher._seconds[shape].extend([0.0] * 5)
+        number = 9
+        texts = [f"question {i} while {quick} are quick" for i in range(number)]
         assert gateway.run(decided(Noted(0), texts)) == [
             d.models for d in racer.route(texts, ["a"] * number)
         ]
         assert threads == expected
         threads.clear()
-    batcher._seconds.extend([0.0] * 5)
+    batcher._seconds[1].extend([0.0] * 5)
     slow = Noted(0.01)
-    for number in range(4):  # one that was held up says nothing; three of five do
+    for number in range(5):  # three of five that were held up say nothing; four do
         gateway.run(decided(slow, [f"slow question {number}"]))
-    assert threads == [True, True, True, False]
+    assert threads == [True, True, True, True, False]
     with pytest.raises(ValueError, match="broken"):
         gateway.run(decided(SimpleNamespace(route=broken), ["three"]))
 
