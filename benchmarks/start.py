@@ -163,7 +163,7 @@ def main() -> None:
             f"{cost.cpu / base.cpu:.2f}",
             seconds(cost.wall),
             f"{cost.wall / base.wall:.2f}",
-            f"{cost.memory - base.memory:+.0f} MB",
+            f"{cost.memory - base.memory:+z.0f} MB",
         ]
         for name, cost in middle.items()
     ]

@@ -409,7 +409,7 @@ def tables(result: Result) -> str:
                     [
                         c.score,
                         *(
-                            f"{100 * d:+.0f} ± {100 * e:.0f}%"
+                            f"{100 * d:+z.0f} ± {100 * e:.0f}%"
                             for d, e in zip(c.change, c.change_error, strict=True)
                         ),
                     ]
@@ -441,7 +441,7 @@ def verdicts(result: Result) -> str:
         if "0.1" in result.alphas:
             at = result.alphas.index("0.1")
             changes = ", ".join(
-                f"{score} {100 * by_score[score].against_p[at]:+.0f} ± "
+                f"{score} {100 * by_score[score].against_p[at]:+z.0f} ± "
                 f"{100 * by_score[score].against_p_error[at]:.0f}%"
                 for score in (STATIC, "J blend", "J tilt, MLP", "J learned")
                 if score in by_score
@@ -452,9 +452,9 @@ def verdicts(result: Result) -> str:
             worst, best = int(np.argmax(change)), int(np.argmin(change))
             lines.append(
                 f"{name}, {score} against static: "
-                f"from {100 * change[best]:+.0f} ± {100 * error[best]:.0f}% "
+                f"from {100 * change[best]:+z.0f} ± {100 * error[best]:.0f}% "
                 f"(alpha {result.alphas[best]}) "
-                f"to {100 * change[worst]:+.0f} ± {100 * error[worst]:.0f}% "
+                f"to {100 * change[worst]:+z.0f} ± {100 * error[worst]:.0f}% "
                 f"(alpha {result.alphas[worst]}); "
                 f"smaller at {int((change < 0).sum())} of {len(change)} alphas"
             )

@@ -39,7 +39,6 @@ from racer_jax.core.threefry import folded, halves, seeded
 from racer_jax.data.typed_options import typed_options
 from racer_jax.montecarlo.bound_check import BoundCheck, BoundSpec, check_bounds_broken
 from racer_jax.montecarlo.common_size import PlanSize, plan_size
-from racer_jax.montecarlo.loss_splits import MOST_SPLITS
 from racer_jax.montecarlo.measured_splits import Progress
 from racer_jax.studies import runtime
 from racer_jax.studies.bound_report import Result, report
@@ -290,6 +289,8 @@ def checked(
 
 def check_enumerable(num_queries: int, num_calibration: int) -> None:
     """Refuses a pool with more splits than can be gone through one by one."""
+    from racer_jax.montecarlo.loss_splits import MOST_SPLITS  # what only this needs
+
     number = math.comb(num_queries, num_calibration)
     if number > MOST_SPLITS:
         raise ValueError(

@@ -53,8 +53,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha}")
-        if min(self.steps, self.batch // 2, self.seeds, self.hidden) < 1:
-            raise ValueError("steps, seeds and hidden must be at least 1, and batch at least 2")
+        for name, least in (("steps", 1), ("seeds", 1), ("hidden", 1), ("batch", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if any(weight < 0 for weight in self.weights_of_size):
             raise ValueError(f"weights must not be negative, got {self.weights!r}")
 
@@ -191,7 +192,7 @@ def report(config: Config, rows: list[dict[str, Any]]) -> Report:
                 f"{weight:g}",
                 f"{np.mean([row['risk'] for row in one]):.4f}",
                 f"{sizes[weight].mean():.3f}",
-                f"{change.mean():+.3f}",
+                f"{change.mean():+z.3f}",
                 "-" if np.isnan(error) else f"{error:.3f}",
                 f"{np.mean([row['accuracy'] for row in one]):.3f}",
             ]

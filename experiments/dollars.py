@@ -71,7 +71,12 @@ class Config(OrdersConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_alphas(self.alphas)
-        parse_alphas(self.budgets)
+        try:
+            parse_alphas(self.budgets)
+        except ValueError as error:  # it speaks of alphas
+            raise ValueError(
+                f"budgets must be shares above 0 and below 1, such as 0.2,0.5, got {self.budgets!r}"
+            ) from error
         if self.splits < 2:
             raise ValueError(f"splits must be at least 2, got {self.splits}")
 

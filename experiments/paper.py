@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ):
                 done(module, configured(module, answers, **voting), result, time.perf_counter())
     except (ValueError, ImportError, OSError) as error:
-        print(f"error: {error_text(error)}", file=sys.stderr)
+        print(f"error: {error_text(error, config)}", file=sys.stderr)
         return 2
     wall, cpu = time.perf_counter() - begin, time.process_time()
     print(f"\nIn all {wall:.1f} s ({cpu:.1f} s of CPU time), from the import to the last file.")

@@ -386,7 +386,7 @@ def verdicts(result: Result) -> str:
                 if row.promise != ON_AVERAGE:
                     more.setdefault(row.promise, []).append(row.size / base[row.benchmark] - 1)
         text = "; ".join(
-            f"{p} {100 * min(m):+.0f} to {100 * max(m):+.0f}%" for p, m in more.items()
+            f"{p} {100 * min(m):+z.0f} to {100 * max(m):+z.0f}%" for p, m in more.items()
         )
         lines.append(f"{DRAWN}, alpha {alpha}, size against a promise on average: {text}")
         by_group = {
@@ -405,7 +405,7 @@ def verdicts(result: Result) -> str:
                 f"{DRAWN}, alpha {alpha}: pooled, the risk by benchmark runs from "
                 f"{min(all_queries):.1f} to "
                 f"{max(all_queries):.1f}%; by group it is at most {alpha} in each, with sets "
-                f"{100 * change:+.1f}% in size"
+                f"{100 * change:+z.1f}% in size"
             )
     return "\n".join(lines)
 

@@ -391,7 +391,7 @@ def _shown(row: Row) -> list[str]:
         dollars,
         f"{row.rounds:.2f}",
         f"{100 * row.accuracy:.1f}",
-        f"{100 * row.difference:+.2f} ± {100 * row.difference_error:.2f}",
+        f"{100 * row.difference:+z.2f} ± {100 * row.difference_error:.2f}",
         f"{row.regret:.4f}",
         "" if row.law is None else f"{row.law:.4f}",
     ]
@@ -414,7 +414,7 @@ def report(config: Config, result: Result) -> Report:
         parts.append(
             f"{'PASS' if all_pass else 'FAIL'}: mean envelope risk of {len(result.checks)} cells "
             "over "
-            f"{config.splits} splits against its law: largest deviation {worst.z:+.2f} standard "
+            f"{config.splits} splits against its law: largest deviation {worst.z:+z.2f} standard "
             f"errors ({worst.pool}, {worst.way}, alpha {worst.alpha}). In {below} cells the law is "
             "below floor(alpha (n + 1)) / (n + 1), for one call loses less than alpha."
         )

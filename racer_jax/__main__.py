@@ -113,8 +113,9 @@ def main() -> int:
         os.write(2, _LINE)
         status = INTERRUPTED
     finally:
-        # all is done; what is left is Python's own end
+        # all is done; what is left is Python's own end, which need not look for garbage
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        gc.freeze()
     if _state.interrupted:
         # What was half written is gone. XLA, interrupted while it compiles, does not survive an
         # orderly end.

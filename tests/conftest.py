@@ -12,13 +12,16 @@ from pathlib import Path
 # Compiling is four fifths of the suite's time. What the environment says is read when JAX is
 # imported, here, by the workers of pytest-xdist and by every process that a test starts: all share
 # one folder of compiled code, which goes when the session ends, and leave the user's alone.
+# .ci/run names a folder of its own, for the second of its runs finds there what the first compiled.
 if "RACER_JAX_TEST_CACHE" not in os.environ:
     _CACHE = tempfile.mkdtemp(prefix="racer_jax_tests_")
     atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
     os.environ |= {
         "RACER_JAX_TEST_CACHE": _CACHE,
         "RACER_JAX_CACHE": _CACHE,
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(_CACHE, "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+            "RACER_JAX_TEST_COMPILED", os.path.join(_CACHE, "compiled")
+        ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
@@ -53,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
 
 
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: the collector need not look through them each time."""
+    gc.collect()
+    gc.freeze()
+
+
 # A worker may grow by so many bytes before it drops what it compiled.
 _GROWTH = 200_000_000
 _after_last_drop = [0]
@@ -65,27 +74,18 @@ def _resident() -> int:
     return 0
 
 
-def _drop_compiled_code() -> None:
-    """Programs are in the folder of compiled code, and what is asked for again is read from it."""
-    jax.clear_caches()
-    gc.collect()
-    give_back()
-    _after_last_drop[0] = _resident()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_between_modules() -> Iterator[None]:
-    """Keeps a worker's memory small: what a module compiled is of little use to the next."""
-    yield
-    _drop_compiled_code()
-
-
 @pytest.fixture(autouse=True)
 def _small_between_tests() -> Iterator[None]:
-    """The same within a module that compiles much."""
+    """Keeps a worker's memory small: programs are in the folder of compiled code.
+
+    What is asked for again is read from there.
+    """
     yield
     if _resident() - _after_last_drop[0] > _GROWTH:
-        _drop_compiled_code()
+        jax.clear_caches()
+        gc.collect()
+        give_back()
+        _after_last_drop[0] = _resident()
 
 
 @pytest.fixture(scope="session")

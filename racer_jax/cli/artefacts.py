@@ -22,6 +22,7 @@ from racer_jax.cli.options import (
     add_sequential,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
+from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import training_sentence, work_bar
 from racer_jax.racer.wording import ORDERED_BY
 
@@ -116,9 +117,11 @@ def describe(
         print_line(racer.guarantee())
         if calibration.min_models and (price := racer.added_models()) is not None:
             more = "more" if price >= 0 else "fewer"
+            plural = "" if calibration.min_models == 1 else "s"
             print_line(
-                f"calling at least {calibration.min_models} takes {abs(price):.2f} models a "
-                f"question {more} than not, on the calibration questions"
+                f"With at least {calibration.min_models} model{plural} for each question, "
+                f"{abs(price):.2f} {more} models are called on average (measured on the "
+                "calibration questions)."
             )
     for warning in racer.warnings():
         print_line(f"warning: {warning}")
@@ -144,6 +147,7 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
         metavar="ARTEFACT",
         help="folder to write (needed)",
     )
+    add_overwrite(parser)
     parser.add_argument(
         "--router",
         choices=names.routers(),
@@ -179,11 +183,11 @@ def train(arguments: argparse.Namespace) -> None:
     """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
     import jax
 
-    from racer_jax.racer.artefact import check_place
     from racer_jax.racer.racer import Racer
     from racer_jax.sequential.savings import estimated_savings
 
-    check_place(arguments.output)  # before minutes of work are spent
+    # Before minutes of work are spent.
+    check_artefact(arguments.output, overwrite=arguments.overwrite)
     source, rows = Source.of(arguments), Rows.of(arguments)
     with work_bar("read the table") as bar:
         table = source.table()
@@ -221,6 +225,7 @@ def train(arguments: argparse.Namespace) -> None:
     )
     if savings is not None and not arguments.json:
         print_line(
-            f"Instead of sets: {savings}. Measured on {savings.num_questions:,} of these "
-            f"questions; to train it: racer-jax cascade train {paths} -o NEW.cascade"
+            f"Another way (racer-jax cascade): {savings} A rough estimate, from "
+            f"{savings.num_questions:,} of these questions, after learning the order on as many "
+            f"others. To train it: racer-jax cascade train {paths} -o NEW.cascade"
         )

@@ -20,6 +20,7 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import print_notes
+from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
@@ -70,10 +71,10 @@ def add(subparsers: Subparsers) -> None:
         "again: for another alpha, other options or fewer models.",
         """
 racer-jax calibrate my.racer logs/ --alpha 0.1 --unseen --share 0.6
-racer-jax calibrate my.racer --alpha 0.05              another alpha needs no data
-racer-jax calibrate my.racer --delta 0.05              neither does another option,
-racer-jax calibrate my.racer --without gpt-4           nor a model that is no longer called
-racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router's scores""",
+racer-jax calibrate my.racer --alpha 0.05            # another alpha: no table needed
+racer-jax calibrate my.racer --delta 0.05            # another option: no table needed
+racer-jax calibrate my.racer --without gpt-4         # drop a model: no table needed
+racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   # any router's scores""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(
@@ -89,6 +90,7 @@ racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   any router'
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
+    add_overwrite(parser)
     parser.add_argument(
         "--without",
         action="append",
@@ -195,11 +197,10 @@ def calibrate(arguments: argparse.Namespace) -> None:
     Use this when a command line asks for a threshold; in Python, `Racer.calibrate` and
     `recalibrate`.
     """
-    from racer_jax.racer.artefact import check_place
-
     output = arguments.output or arguments.artefact
-    check_place(output)
     _check_applied(arguments)
+    changed = None if arguments.from_scores else arguments.artefact
+    check_artefact(output, overwrite=arguments.overwrite, changed=changed)
     racer = _serving(arguments, _racer(arguments))
     notes: Sequence[str] = ()
     if arguments.path:

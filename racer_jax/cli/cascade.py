@@ -22,13 +22,13 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import (
-    check_file,
     flush,
     print_json,
     print_json_text,
     print_line,
     print_notes,
 )
+from racer_jax.cli.places import PAGES, add_overwrite, check_artefact, check_file
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
@@ -115,6 +115,7 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
         metavar="ARTEFACT",
         help="folder to write (needed)",
     )
+    add_overwrite(parser)
     _add_loss(parser, "regret")
     parser.add_argument(
         "--reference",
@@ -132,7 +133,8 @@ racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2
     parser.add_argument(
         "--batches",
         metavar="N,...",
-        help="how many models to call at once, such as 2,2; then one by one (default: one by one)",
+        help="sizes of the first batches of models called at once, such as 2,2; then all remaining "
+        "models at once (default: one model at a time)",
     )
     parser.add_argument(
         "--alpha",
@@ -168,10 +170,9 @@ def train(arguments: argparse.Namespace) -> None:
     """
     import jax
 
-    from racer_jax.racer.artefact import check_place
     from racer_jax.serving.cascade import Cascade
 
-    check_place(arguments.output)
+    check_artefact(arguments.output, overwrite=arguments.overwrite)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments)
     with work_bar("read the table", "learn the order of the models") as bar:
@@ -200,8 +201,8 @@ def _add_calibrate(subparsers: Subparsers) -> None:
         "must not be those of training.",
         """
 racer-jax cascade calibrate my.cascade logs/ --alpha 0.01 --unseen --share 0.6
-racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs     no labels needed
-racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha needs no data""",
+racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs   # no labels needed
+racer-jax cascade calibrate my.cascade --alpha 0.02            # another alpha: no table needed""",
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
@@ -212,6 +213,7 @@ racer-jax cascade calibrate my.cascade --alpha 0.02                another alpha
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
+    add_overwrite(parser)
     parser.add_argument("--by-group", action="store_true", help="a threshold for each group")
     parser.add_argument(
         "--delta",
@@ -236,11 +238,10 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
     Use this when a command line asks for a stopping threshold; in Python, `Cascade.calibrate`.
     """
-    from racer_jax.racer.artefact import check_place
     from racer_jax.serving.cascade import Cascade
 
     output = arguments.output or arguments.artefact
-    check_place(output)
+    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
     cascade = Cascade.load(arguments.artefact)
     notes: Sequence[str] = ()
     if not arguments.path:
@@ -304,7 +305,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
     if arguments.output is not None:
-        check_file(arguments.output)
+        check_file(arguments.output, ".json", inputs=arguments.path)
     cascade = Cascade.load(arguments.artefact)
     with work_bar("read the table", "measure") as bar:
         table = answered_rows(arguments, cascade, cascade.loss)
@@ -359,7 +360,7 @@ def report(arguments: argparse.Namespace) -> None:
     from racer_jax.serving.cascade import Cascade
     from racer_jax.serving.cascade_report import TITLE, write_cascade_report
 
-    check_file(arguments.output)
+    check_file(arguments.output, *PAGES, inputs=arguments.path)
     cascade = Cascade.load(arguments.artefact)
     title = arguments.title or TITLE
     with work_bar("read the table", "measure and write the page") as bar:
@@ -379,7 +380,8 @@ def _add_route(subparsers: Subparsers) -> None:
         'Route queries one model at a time: lines of JSON are read and written. A line {"id": '
         '"q1", "text": "..."} asks whom to call; a line {"id": "q1", "answers": {"model": "text", '
         '"other": null}} brings the answers of models, null for none. What is written names the '
-        "models to call next, or the answer and why it is final. A line that does not fit "
+        "models to call next, or the answer and why it is final, with the number of calls so far "
+        "and their cost in dollars (null where it is not known). A line that does not fit "
         "gets an object with 'error', and the exit status at the end is 1.",
         "racer-jax cascade route my.cascade --input -",
     )

@@ -30,7 +30,7 @@ def labelled_rows(table: RoutingTable, loss: str) -> RoutingTable:
     if loss != "differs":
         raise ValueError(
             f"the questions have no labels, which the loss {loss!r} needs: --loss differs does "
-            "without (it bounds how often the answer is not that of the full vote)"
+            "without (it bounds how often the answer is not that of the vote of all models)"
         )
     return table
 

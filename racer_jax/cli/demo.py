@@ -82,11 +82,20 @@ def summary(folder: Path) -> str:
         for name, calls, accuracy, promise in lines
     ]
     logs = shlex.quote(str(folder / "logs.csv"))
+    option = (
+        f"--group {shlex.quote(sets['groups'][1]['group'])} " if len(sets["groups"]) > 1 else ""
+    )
     next_steps = [
         f"Next, with your own file or {logs}:",
         f"  racer-jax data summary {logs}",
         f"  racer-jax train {logs} -o my.racer --share 0.4",
-        f"  racer-jax cascade train {logs} -o my.cascade --share 0.4   # where it holds answers",
+        f"  racer-jax calibrate my.racer {logs} --alpha 0.1 --unseen --share 0.6",
+        f"  racer-jax evaluate my.racer {logs} --unseen",
+        f'  racer-jax route my.racer {option}"What is 2 + 2?"',
+        "and to call one model after another, where the file holds answers:",
+        f"  racer-jax cascade train {logs} -o my.cascade --share 0.4",
+        f"  racer-jax cascade calibrate my.cascade {logs} --alpha 0.01 --unseen --share 0.6",
+        f"  racer-jax cascade evaluate my.cascade {logs} --unseen",
     ]
     return "\n".join([head, *shown, *next_steps])
 
@@ -160,14 +169,16 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     cascade, calibration = str(folder / "demo.cascade"), str(folder / "calibration.npz")
     question = test.texts[int(parts.test[0])]
     group = (test.group or ("",))[int(parts.test[0])]
+    # The folder is the demo's own, and its commands can be run again.
+    seeded = ["--seed", str(seed), "--overwrite"]
     commands: list[Sequence[str]] = [
         ["data", "summary", str(folder / "train.npz")],
-        ["train", str(folder / "train.npz"), "-o", artefact, "--seed", str(seed)],
+        ["train", str(folder / "train.npz"), "-o", artefact, *seeded],
         ["calibrate", artefact, calibration, "--alpha", "0.1"],
         ["route", artefact, "--group", group, question],
         ["evaluate", artefact, table, "--output", str(folder / "evaluation.json")],
         ["bound-check", artefact, table, "--splits", "0"],
-        ["cascade", "train", str(folder / "train.npz"), "-o", cascade, "--seed", str(seed)],
+        ["cascade", "train", str(folder / "train.npz"), "-o", cascade, *seeded],
         ["cascade", "calibrate", cascade, calibration, "--alpha", _STOP],
         [
             *("cascade", "evaluate", cascade, table, "--alphas", ",".join(_STOPS)),

@@ -14,6 +14,7 @@ from racer_jax.cli.options import (
     add_reading_options,
 )
 from racer_jax.cli.output import print_notes
+from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import work_bar
 
 
@@ -37,6 +38,7 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
     parser.add_argument(
         "-o", "--output", type=Path, metavar="ARTEFACT", help="where to write (default: in place)"
     )
+    add_overwrite(parser)
     parser.add_argument(
         "--router",
         choices=names.routers(),
@@ -54,11 +56,10 @@ def extend(arguments: argparse.Namespace) -> None:
     """
     import jax
 
-    from racer_jax.racer.artefact import check_place
     from racer_jax.racer.racer import Racer
 
     output = arguments.output or arguments.artefact
-    check_place(output)
+    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
     racer = Racer.load(arguments.artefact)
     with work_bar("read the table", "train the router again and choose the threshold") as bar:
         table = Source.of(arguments).table()

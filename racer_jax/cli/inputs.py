@@ -52,7 +52,10 @@ class Rows:
           ValueError: If the share is out of range.
         """
         if arguments.share is not None and not 0 < arguments.share <= 1:
-            raise ValueError(f"--share must be in (0, 1], got {arguments.share}")
+            raise ValueError(
+                "--share must be above 0 and at most 1, such as 0.4 for 40%, got "
+                f"{arguments.share:g}"
+            )
         unseen = getattr(arguments, "unseen", False)
         return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
 
@@ -140,10 +143,14 @@ def labelled(
 
 
 @contextmanager
-def open_input(name: str) -> Iterator[IO[bytes]]:
+def open_input(name: str, lines: str = "JSON or of plain text") -> Iterator[IO[bytes]]:
     """A file for reading, plain or compressed, or the standard input.
 
     Use this when a command reads lines from a file or a pipe.
+
+    Args:
+      name: The file; `-` for the standard input.
+      lines: What its lines hold, and what else to do with a table, for the error.
 
     Raises:
       DataError: If the standard input is closed, or the file is a table.
@@ -154,6 +161,6 @@ def open_input(name: str) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     if bare_name(Path(name)).endswith((".csv", ".tsv")):
-        raise DataError("must be lines of JSON or of plain text, got a table", path=name)
+        raise DataError(f"must be lines of {lines}, got a table", path=name)
     with open_lines(Path(name)) as file:
         yield file

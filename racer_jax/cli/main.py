@@ -157,7 +157,7 @@ _show_in_python = warnings.showwarning
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
     """A warning of ours is a note, a line without a place in a file; others stay what they are."""
     if issubclass(category, UnknownGroupWarning):
-        print_notes([str(message)])
+        print_notes([in_shell(ValueError(message))])
     else:
         _show_in_python(message, category, *place)
 
@@ -199,7 +199,10 @@ _TYPED = (
     ("pass allow_overlap=True", "pass --allow-overlap"),
     ("pass router=, a name or a configuration", "pass --router, a name"),
     ("leave them out, or", "leave them out with --unseen, or"),
-    ("call calibrate(table, alpha) first", "calibrate it first with racer-jax calibrate"),
+    (
+        "call calibrate(table, alpha) first",
+        "calibrate it first, for example: racer-jax calibrate ARTEFACT TABLE --alpha 0.1 --unseen",
+    ),
     ("give scores to route_scores", "give lines with 'scores' in a file: --input FILE"),
     ("score the queries yourself (Racer.from_scores)", "use calibrate --from-scores"),
     ("pass scores=, one row for each query", "name a score matrix, one row for each query"),
@@ -211,6 +214,7 @@ _TYPED = (
     ("as base_url (--base-url)", "as --base-url"),
     (", or a function of your own given as forms={name: function}", ""),
     ("such as (2, 2), or None, got", "such as 2,2, got"),
+    ("must be in (0, 1), got", "must be a number between 0 and 1, such as 0.1 for 10%, got"),
 )
 
 
@@ -234,6 +238,9 @@ def in_shell(error: Exception, flags: Mapping[str, str] = MappingProxyType({})) 
         text = text.replace(words, option)
     # Names in brackets and quotes are Python's way to list them.
     text = _NAMES.sub(lambda names: names[1].replace("'", "").rstrip(","), text)
+    if text.startswith("no group was given"):
+        text += "; pass --group NAME, or 'group' in each line of --input"
+        text += ", or calibrate with --no-groups" if "threshold for each" in text else ""
     name, _, rest = text.partition(" ")
     named = rest.startswith(("must ", "is for ")) and name in flags
     return f"{flags[name]} {rest}" if named else text

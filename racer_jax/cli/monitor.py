@@ -20,7 +20,8 @@ from racer_jax.cli.options import (
     add_json,
     add_reading_options,
 )
-from racer_jax.cli.output import FAILED, check_file, flush, print_json, print_line, print_notes
+from racer_jax.cli.output import FAILED, flush, print_json, print_line, print_notes
+from racer_jax.cli.places import check_file
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from racer_jax.serving.misses import LabelledFeedback
     from racer_jax.serving.monitor import Monitor
 
+# What is counted, and what to do with a table of labels.
+_LINES = (
+    'JSON such as {"missed": 0}, or a number for each query; for a table of labels give '
+    "--decisions FILE --labels TABLE in place of --input"
+)
 # What is typed for a monitor that counts, and says nothing where nothing is counted.
 _OF_COUNTING = ("kind", "level", "alpha", "artefact", "reference", "seed")
 
@@ -115,7 +121,10 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         "the state)",
     )
     parser.add_argument(
-        "--level", type=float, help="chance that a false alarm ever happens (default: 0.05)"
+        "--level",
+        type=float,
+        help="false-alarm chance: that an alarm ever comes although the promise "
+        "holds (default: 0.05); not --alpha, the risk that was promised",
     )
     parser.add_argument(
         "--seed", type=int, help="exchangeability: breaks ties of numbers (default: 0)"
@@ -198,7 +207,7 @@ def _monitor_input(arguments: argparse.Namespace, options: MonitorOptions) -> in
     with (
         raising_when_terminated(),
         alone_with(state, arguments.wait),
-        open_input(arguments.input) as file,
+        open_input(arguments.input, _LINES) as file,
     ):
         start = open_monitor(state, options)
         name = "standard input" if arguments.input == "-" else arguments.input
@@ -260,7 +269,7 @@ def _feedback(arguments: argparse.Namespace) -> LabelledFeedback:
         if "missing" in source.options or "missing" not in str(error):
             raise
         labels = source.table()  # a format in which nothing can be missing
-    with open_input(str(arguments.decisions)) as file:
+    with open_input(str(arguments.decisions), "JSON that 'route' wrote") as file:
         feedback = labelled_feedback(file, str(arguments.decisions), labels, racer)
     promised = arguments.alpha
     if racer is not None and racer.calibration is not None:

@@ -108,7 +108,7 @@ def add_reading_options(
             dest=destination,
             choices=_CHOICES.get(keyword),
             metavar=_metavar(keyword, option.kind),
-            help=option.help,
+            help=_with_names(keyword, option.help),
         )
     if not seed:
         return
@@ -118,6 +118,11 @@ def add_reading_options(
         metavar="N",
         help="seed of --share, of training and of the label rule 'one attempt' (default: 0)",
     )
+
+
+def _with_names(keyword: str, text: str) -> str:
+    """The help of an option, with all formats where it takes one."""
+    return f"{text}: {', '.join(names.FORMATS)}" if keyword == "format" else text
 
 
 def _metavar(keyword: str, kind: str) -> str | None:
@@ -163,7 +168,10 @@ def add_unseen(parser: argparse.ArgumentParser, *, recalibrates: bool = False) -
     """
     text = "leave out questions the artefact was trained or calibrated on"
     if recalibrates:
-        text = "leave out questions that were trained on; those of the last calibration are used"
+        text = (
+            "leave out questions that were trained on; questions of an earlier calibration may be "
+            "used again"
+        )
     parser.add_argument(
         "--unseen",
         action="store_true",

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from racer_jax.data.errors import DataError, printable
+from racer_jax.data.errors import printable
 from racer_jax.data.files import written_whole
 
 # Exit statuses: `OK`, `WRONG` (data, options or the machine are not what they should be), 2 (the
@@ -99,26 +99,11 @@ def flush() -> None:
         sys.stdout.flush()
 
 
-def check_file(path: Path) -> None:
-    """A file is written beside its place and moved there: no device, no folder.
-
-    Use this when a command will write a file: an error comes before the work.
-
-    Raises:
-      DataError: If the path cannot be written that way.
-    """
-    if path.exists() and not path.is_file():
-        raise DataError("must be a file to write to", path=path)
-    if not path.absolute().parent.is_dir():
-        raise DataError("must be in a folder that exists", path=path)
-
-
 def write_lines(path: Path, lines: Iterator[str]) -> None:
     """A text file, whole or not at all.
 
     Use this when a command writes lines to a file that `--output` names.
     """
-    check_file(path)
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         for line in lines:
             out.write(line + "\n")

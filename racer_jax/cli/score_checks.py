@@ -192,7 +192,8 @@ def print_checks(
 
 _LEGEND = """\
 n         questions that calibrate in each split; the rest is measured
-risk      mean risk over the splits, which must lie between the two bounds
+risk      mean risk over the splits (--splits 0: over all possible splits, the same as exact),
+          which must lie between the two bounds
 exact     the mean over all possible splits, computed without a sample (-: not known)
 at least  lower bound of the mean risk, where ties are broken; at most: the upper bound, alpha
 models    called for a query on average; abstains: share of the queries with no model called

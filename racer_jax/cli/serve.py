@@ -8,6 +8,7 @@ from pathlib import Path
 from racer_jax._distribution import install_command
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
+from racer_jax.cli.places import add_overwrite, check_artefact
 
 _NEEDED = ("starlette", "uvicorn", "httptools", "aiohttp", "prometheus_client", "yaml")
 
@@ -76,6 +77,7 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
         "--artefact", type=Path, required=True, help="folder of the artefact that was in use"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write (needed)")
+    add_overwrite(parser)
     parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
     add_json(parser)
     parser.set_defaults(run=recalibrate)
@@ -83,11 +85,11 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
 
 def recalibrate(parsed: argparse.Namespace) -> None:
     """`recalibrate`. Use this when a command line asks for a calibration on audits."""
-    from racer_jax.racer.artefact import check_place, read
+    from racer_jax.racer.artefact import read
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.gateway._recalibration import audited, recalibrated
 
-    check_place(parsed.output)
+    check_artefact(parsed.output, overwrite=parsed.overwrite, changed=parsed.artefact)
     racer = Racer.load(parsed.artefact)
     checksum = str(read(parsed.artefact)[0]["checksum"])
     labelled = audited(parsed.state, checksum, racer)

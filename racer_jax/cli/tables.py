@@ -13,6 +13,7 @@ from racer_jax.cli.options import (
     add_reading_options,
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
+from racer_jax.cli.places import check_file
 
 
 def add(subparsers: Subparsers) -> None:
@@ -73,6 +74,7 @@ def convert(arguments: argparse.Namespace) -> None:
     from racer_jax.data.loading import check_output, save
 
     check_output(arguments.output)
+    check_file(arguments.output, inputs=arguments.path)
     table = Source.of(arguments).table()
     save(table, arguments.output)
     print_notes(table.notes)

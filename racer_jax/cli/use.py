@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,7 +24,6 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import (
-    check_file,
     flush,
     print_json,
     print_json_text,
@@ -31,9 +31,9 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
+from racer_jax.cli.places import PAGES, check_file
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
-from racer_jax.racer.errors import NotCalibratedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,9 @@ def _loaded(artefact: Path) -> Racer:
 
     racer = Racer.load(artefact)
     if racer.calibration is None:
-        raise DataError(str(NotCalibratedError("this command")), path=artefact)
+        problem = "this command needs a threshold: calibrate it first, for example: racer-jax "
+        problem += f"calibrate {shlex.quote(str(artefact))} TABLE --alpha 0.1 --unseen"
+        raise DataError(problem, path=artefact)
     return racer
 
 
@@ -66,8 +68,9 @@ def _add_route(subparsers: Subparsers) -> None:
         "route",
         "Say which models to call. Questions are arguments, or lines: plain text, or JSON with "
         "'text' or 'query' (for an artefact made from scores: 'scores', by model) and, if there "
-        "are any, 'group' and 'id'. The answer is a line of JSON for each; a line that cannot be "
-        "read gets an object with 'error', and the exit status at the end is 1.",
+        "are any, 'group' and 'id'. A question that is an argument gets a few lines of text, or "
+        "with --json a line of JSON; each line of --input gets a line of JSON. A line that cannot "
+        "be read gets an object with 'error', and the exit status at the end is 1.",
         """
 racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
@@ -112,6 +115,8 @@ def route(arguments: argparse.Namespace) -> None:
     from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
 
     source = _source(arguments)
+    if arguments.output is not None:
+        check_file(arguments.output, inputs=() if source is None else (source,))
     if source is None:
         keep_small_programs()
     racer = _loaded(arguments.artefact)
@@ -235,7 +240,7 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.add_argument(
         "--alphas",
         help="levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
-        "0.01:0.5:0.01, of which the terminal shows the artefact's)",
+        "0.01:0.5:0.01; the terminal then shows the artefact's alone)",
     )
     parser.add_argument(
         "--output",
@@ -259,7 +264,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from racer_jax.reporting.files import write_json
 
     if arguments.output is not None:
-        check_file(arguments.output)
+        check_file(arguments.output, ".json", inputs=arguments.path)
     with work_bar("read the table", "measure") as bar:
         racer, table, scores = _evaluated(arguments)
         bar.next()
@@ -295,7 +300,7 @@ racer-jax report my.cascade --data logs.csv                           a cascade 
     parser.add_argument(
         "--alphas",
         help="levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
-        "0.01:0.5:0.01, of which the terminal shows the artefact's)",
+        "0.01:0.5:0.01)",
     )
     parser.add_argument(
         "--sequential",
@@ -324,7 +329,7 @@ def report(arguments: argparse.Namespace) -> None:
 
     if arguments.title is not None and not arguments.title.strip():
         raise ValueError("--title must not be empty")
-    check_file(arguments.output)
+    check_file(arguments.output, *PAGES, inputs=arguments.path)
     if arguments.sequential == Path() or kind_of(arguments.artefact) == "cascade":
         if arguments.sequential not in (None, Path()):
             raise ValueError(

@@ -102,6 +102,7 @@ def training_sentence(num_questions: int, router: str, report: Any) -> str:
     if report is None:
         return f"{head}; 'racer-jax evaluate' says how well it routes"
     return (
-        f"{head}: the model it scores best is right on {report.accuracy:.1%} of those that it did "
-        f"not see in training, the best single model on {report.best_single:.1%}"
+        f"{head}, of which {report.num_held_out:,} were held out to check it: on these the model "
+        f"that it scores best is right {report.accuracy:.1%} of the time, the best single model "
+        f"{report.best_single:.1%}"
     )

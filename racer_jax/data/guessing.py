@@ -11,7 +11,7 @@ from racer_jax.data.formats._heads import head, head_keys
 from racer_jax.data.formats._json import json_lines, parse
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.formats._shapes import is_by_column, line_of_header
-from racer_jax.data.formats._synonyms import is_long, other_names
+from racer_jax.data.formats._synonyms import is_long, names_remedy, other_names
 from racer_jax.data.formats._tables import holds_json
 from racer_jax.data.formats._text import open_csv, read_text, refuse_binary
 from racer_jax.data.remedies import Remedy
@@ -83,13 +83,13 @@ def guess(
     return _guess_csv(path, delimiter, columns)
 
 
-def _unknown(path: Path, content: str, columns: Mapping[str, str] | None = None) -> DataError:
-    if columns:
+def _unknown(path: Path, content: str, remedy: Remedy | None = None) -> DataError:
+    if remedy is not None:
         return DataError(
             f"must name its columns query, model and correct, or query and the models, got "
             f"{content}",
             path=path,
-            remedy=Remedy("if that is what they are pass {}", columns=dict(columns)),
+            remedy=remedy,
         )
     must = "must be"
     if content.startswith("CSV"):
@@ -171,7 +171,8 @@ def _guess_json(path: Path, columns: Mapping[str, str] | None) -> str:
     rows = _guess_rows({name.strip().casefold() for name in renamed}, others)
     if rows is not None:
         return rows
-    raise _unknown(path, f"JSON with keys {sorted(keys)[:12]}", others)
+    remedy = names_remedy(renamed, others) if others else None
+    raise _unknown(path, f"JSON with keys {sorted(keys)[:12]}", remedy)
 
 
 def _is_one_value(path: Path) -> bool:
@@ -204,7 +205,8 @@ def _guess_csv(path: Path, delimiter: str | None, columns: Mapping[str, str] | N
             "the lines above",
             path=path,
         )
-    raise _unknown(path, f"CSV with columns {sorted(header)[:12]}", others)
+    remedy = names_remedy(header, others) if others else None
+    raise _unknown(path, f"CSV with columns {sorted(header)[:12]}", remedy)
 
 
 def _guess_rows(columns: set[str], others: dict[str, str] | None) -> str | None:

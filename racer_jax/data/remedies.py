@@ -39,8 +39,7 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "format": Option(
             "--format",
             "text",
-            "format of the files, such as long_csv, wide_csv, lm_eval or inspect; a wrong name "
-            "lists all (default: guessed from the content)",
+            "format of the files (default: guessed from the content)",
         ),
         "models": Option("--models", "names", "models to keep, in this order (default: all)"),
         "columns": Option(

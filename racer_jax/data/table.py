@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -313,9 +314,9 @@ class RoutingTable:
         models = strings("models", models, unique=True)
         present, targets = set(self.models), set(models)
         if absent := [name for name in models if name not in present]:
+            shown = [*(_meant(name, self.models) for name in absent[:10]), *absent[10:]]
             raise DataError(
-                f"the table must hold all {len(models)} models of the pool, got none of "
-                f"{_named(absent)}; it holds {_named(self.models)}"
+                f"the table has no model {_named(shown)}; it has: {_named(self.models)}"
             )
         if tuple(models) == tuple(self.models):
             return self
@@ -387,6 +388,14 @@ def _above(module: str, name: str) -> Callable[..., Any]:
     """
     function: Callable[..., Any] = getattr(import_module(f"racer_jax.data.{module}"), name)
     return function
+
+
+def _meant(name: str, models: Sequence[str]) -> str:
+    """A name that is no model of the table, and the one that was perhaps meant."""
+    by_lower = {model.lower(): model for model in models}
+    holding = [lower for lower in by_lower if name and name.lower() in lower]
+    close = get_close_matches(name.lower(), list(by_lower), 1) or holding
+    return f"{name!r} (did you mean {by_lower[close[0]]!r}?)" if close else repr(name)
 
 
 def _named(names: Sequence[str]) -> str:

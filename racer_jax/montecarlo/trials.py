@@ -40,7 +40,7 @@ _TILE = 128
 _CACHE = 1 << 23
 _ACCELERATOR_TILE = 1 << 16
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
-_CHUNK = 256
+_CHUNK = 512
 # Trials that determine how wide the histograms have to be.
 _PILOT = 512
 
@@ -306,7 +306,7 @@ class StreamSpec(SplitSpec, total=False):
 
     Attributes:
       num_calibration: As of `SplitSpec`, and so are `num_validation`, `group` and `question`.
-      chunk_size: Trials in memory at once, at least 1; by default 256 a device, and more on an
+      chunk_size: Trials in memory at once, at least 1; by default 512 a device, and more on an
         accelerator. Metrics that count have the same summary whatever it is.
       bins: Bins of each histogram, at least 2; 200 by default. They cover eight standard deviations
         on either side, as estimated from the first 512 trials.
@@ -432,9 +432,10 @@ def _add(sums: dict[str, Accumulator], chunk: _Chunk, bins: int, even: bool) -> 
     where the parts of the first chunk happen to be equal.
     """
     for part, prefix in (("test", ""), ("validation", "validation_")):
-        by_name = dict(chunk.totals.get(part, {}))
+        by_name: dict[str, jax.Array | np.ndarray] = {**chunk.totals.get(part, {})}
         rows = np.asarray(by_name.pop("rows", np.ones((1, 1))))[:, : chunk.num]
         for name, total in by_name.items():
+            total = total if chunk.counts else np.asarray(total)  # NumPy cuts without compiling
             if prefix + name not in sums:
                 scale = 1.0 / float(rows[0, 0]) if even else 1.0
                 first = np.asarray(total[:, : min(_PILOT, chunk.num)])

@@ -314,6 +314,32 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     return description, identity
 
 
+def description_of(path: Path) -> dict[str, Any] | None:
+    """What `racer.json` of a folder says, without the arrays; None where there is none.
+
+    Use this when you must know what an artefact is before it is replaced.
+
+    Raises:
+      ArtefactError: If it cannot be read.
+    """
+    return _read_description(path)[0] if (path / DESCRIPTION).exists() else None
+
+
+def same_router(path: Path, other: Path) -> bool:
+    """Whether two artefacts hold one router, trained on the same questions; not their calibration.
+
+    Use this when you must know whether one replaces no more than the calibration of the other.
+
+    Raises:
+      ArtefactError: If one of them cannot be read.
+    """
+    if other.exists() and path.samefile(other):
+        return True
+    (first, first_arrays), (second, second_arrays) = read(path), read(other)
+    same = all(first.get(name) == second.get(name) for name in ("kind", "router", "encoder"))
+    return same and np.array_equal(first_arrays["trained_on"], second_arrays["trained_on"])
+
+
 def kind_of(path: Path) -> str | None:
     """What an artefact is of: `cascade`, or None for a racer.
 

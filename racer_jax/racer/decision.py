@@ -120,10 +120,21 @@ class Decision:
             f"{printable(name)} {self.scores[name]:.3f} ({self._distance(name)})" for name in order
         )
         cost = "" if self.expected_cost is None else f" Expected cost ${self.expected_cost:.4g}."
+        above = " The set is chosen by what each model adds, not by its score alone."
+        above = "" if self._follows_scores() else above
         return (
-            f"{lead} Score of each model, and how far it is inside (+) or outside (-) the set: "
-            f"{details}. Threshold {self.threshold:.4g}.{cost}"
+            f"{lead} Score of each model, and in brackets how far its nonconformity is below (+, "
+            f"in the set) or above (-, left out) the threshold: {details}. Threshold of the "
+            f"nonconformity: {self.threshold:.4g}.{above}{cost}"
         )
+
+    def _follows_scores(self) -> bool:
+        """Whether no model with a higher score is further from the set than one with a lower."""
+        pairs = [
+            (self.scores[name], margin) for name, margin in self.margins.items() if isfinite(margin)
+        ]
+        margins = [margin for _, margin in sorted(pairs)]
+        return margins == sorted(margins)
 
     def _distance(self, model: str) -> str:
         """How far a model is inside or outside the set, where that is a number."""

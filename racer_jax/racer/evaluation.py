@@ -165,11 +165,10 @@ def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) ->
     a, b, num = budgets + 1.0, n - budgets, np.maximum(counts, 1)[:, None]
     mean = a / (n + 1)
     variance = a * b * (n + 1 + num) / ((n + 1) ** 2 * (n + 2)) / num
-    # Too small a group under the pooled threshold; null mode `never` where no threshold reaches
-    # alpha.
-    no_guarantee = (infeasible & (calibration.fallback == "pooled")) | (
-        ~infeasible & (value == np.inf)
-    )
+    # Too small a group under the pooled threshold, or that may not call every model; null mode
+    # `never` where no threshold reaches alpha.
+    may_miss = calibration.fallback == "pooled" or calibration.max_models is not None
+    no_guarantee = (infeasible & may_miss) | (~infeasible & (value == np.inf))
     # A calibration for a loss promises nothing of misses.
     no_guarantee = no_guarantee | (calibration.loss is not None)
     # The exact law needs ties that are broken and a threshold that is a number.
@@ -404,7 +403,8 @@ def evaluate_racer(
         notes.insert(
             0,
             f"optimistic: {int(in_training.sum()):,} of these {len(in_training):,} questions were "
-            "used for training or calibration",
+            "used for training or calibration; pass --unseen (in Python: Racer.unseen) to leave "
+            "them out",
         )
     if rule != calibration.label_rule:
         notes.append(

@@ -24,6 +24,8 @@ _NULL = {
     "never": "a question that no model can answer is a miss",
     "paper": "a question that no model can answer is a miss unless no model is called",
 }
+# Orders whose sets are made so that one model is right, which a vote may not follow.
+_FOR_A_JUDGE = ("J_learned", "J", "static")
 # More groups than a terminal shows are left to the JSON output.
 MAX_GROUPS = 20
 
@@ -137,9 +139,10 @@ def _legend(
     evaluation: Evaluation, lines: Sequence[tuple[str, GroupEvaluation, int]], aggregation: str
 ) -> str:
     """What each column says, of the columns and verdicts that are shown."""
-    voted = "by a majority vote of the called models"
+    voted = "by a majority vote of the called models; no model called: not right"
     if aggregation == JUDGE:
-        voted = "if a judge picks the right one of the called models' answers"
+        voted = "if a judge picks the right one of the called models' answers; no model called: "
+        voted += "not right"
     meanings = {
         "risk": f"share of the queries in which {WORDING.misses[evaluation.null]}",
         "at most": "the risk that is promised, as the sentence at the end says",
@@ -158,7 +161,15 @@ def _legend(
     if any(isnan(value) for values in bounds for value in values):
         meanings["-"] = "nothing is promised there, or it is not known"
     width = max(map(len, meanings))
-    return "\n".join(f"{name:{width}}  {text}" for name, text in meanings.items())
+    lines_of_text = [f"{name:{width}}  {text}" for name, text in meanings.items()]
+    if aggregation == MAJORITY and evaluation.nonconformity in _FOR_A_JUDGE:
+        place = list(meanings).index(aggregation) + 1
+        lines_of_text.insert(
+            place,
+            f"{'':{width}}  (sets of {evaluation.nonconformity!r} are made for a judge who finds "
+            "the right answer; for a vote see racer-jax cascade)",
+        )
+    return "\n".join(lines_of_text)
 
 
 def _baselines(whole: GroupEvaluation, aggregation: str) -> str:
@@ -173,5 +184,8 @@ def _baselines(whole: GroupEvaluation, aggregation: str) -> str:
     head = ["fixed choice", "models", "avoidable misses", *["cost"][: int(costs)], aggregation]
     return (
         f"The same models for every query, to compare with:\n{text_table(head, rows)}\n"
-        "avoidable misses: share of the queries that some model answers rightly and no called one"
+        "best single       the model that was right most often on the calibration questions\n"
+        "static order      the models in one order for all queries, by what each adds to those "
+        "before it\n"
+        "avoidable misses  share of the queries that some model answers rightly and no called one"
     )

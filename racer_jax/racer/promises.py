@@ -1,12 +1,12 @@
 """What a calibration promises, in words, and what a user must know before trusting it.
 
 The sentences are part of the format: an artefact whose sentence is not the one of its content is
-refused. Whoever changes their words keeps the words before as `EARLIER`, in which an artefact of
-the same format may have been written; those of older formats are not compared.
+refused. Whoever changes them keeps the sentences before in `earlier_promises`, in which an artefact
+of the same format may have been written; those of older formats are not compared.
 """
 
-from collections.abc import Sequence
-from math import ceil, inf
+from collections.abc import Iterator, Sequence
+from math import ceil, floor, inf, log10
 from types import MappingProxyType
 
 import numpy as np
@@ -18,7 +18,7 @@ from racer_jax.racer.wording import Wording
 from racer_jax.risk_control.bounds import smallest_calibration_size
 
 WORDING = Wording(
-    assumption="For new queries drawn like (exchangeable with) {who}",
+    assumption="For new queries{of} drawn like (exchangeable with) {who}",
     misses=MappingProxyType(
         {
             "paper": "no called model is right (if no model could answer, abstaining counts as "
@@ -29,73 +29,91 @@ WORDING = Wording(
     ),
     surely="with {confidence} confidence",
 )
-EARLIER = Wording(
-    assumption="If the queries to come are exchangeable with {who}",
-    misses=MappingProxyType(
-        {
-            "paper": "no called model answers rightly (where none of the pool does: that the null "
-            "model is left out)",
-            "free": "some model of the pool answers rightly and none that is called does",
-            "never": "no called model answers rightly",
-        }
-    ),
-    surely="for all calibration sets but a share of {delta}",
-)
 
 
-def guarantee(calibration: CalibrationFacts, null: str, words: Wording = WORDING) -> str:
-    """What is promised under a null mode, in a sentence, with its assumption.
+def guarantee(calibration: CalibrationFacts, null: str) -> str:
+    """What is promised under a null mode, in a few sentences, with its assumption.
 
     Use this when you are below `Calibration.guarantee`, which calls it.
 
     Args:
       calibration: What calibration has set.
       null: The null mode.
-      words: The words of the sentence; `EARLIER` for those before.
     """
-    miss = words.misses[null]
-    alpha, num = calibration.alpha, calibration.num_queries
-    if calibration.groups is None:
-        who, where = f"the {int(num.sum())} calibration queries", ""
-    else:
-        counts = zip(calibration.groups, num.tolist(), strict=True)
-        sizes = ", ".join(f"{name} {count}" for name, count in counts)
-        who, where = f"the calibration queries of their group ({sizes})", ", in each group"
-    how = "on average over calibration sets"
-    if calibration.delta is not None:
-        confidence = confidence_name(calibration.delta)
-        how = words.surely.format(confidence=confidence, delta=calibration.delta)
-    assumption = words.assumption.format(who=who)
-    if calibration.loss is not None:
-        return loss_guarantee(calibration, assumption, where, how)
-    if calibration.num_overlap:
+    miss, alpha = WORDING.misses[null], calibration.alpha
+    if calibration.num_overlap and calibration.loss is None:
         return (
             f"Nothing is promised: {calibration.num_overlap} calibration questions were trained "
             f"on. The threshold was set for a chance of at most {alpha} that {miss}."
         )
-    if calibration.max_models is not None:
-        where += f", and no query calls more than {_counted(calibration.max_models)}"
-    names = _names(calibration)
-    lost = [name for name, is_lost in zip(names, _lost(calibration), strict=True) if is_lost]
-    if len(lost) == len(num):
+    is_lost = _is_lost(calibration, null)
+    if is_lost.all() and calibration.loss is None:
         return f"Nothing is promised: no threshold reaches a chance of at most {alpha} that {miss}."
-    beside = f" Nothing is promised for {', '.join(lost)}." if lost else ""
+    assumption, where = _assumption(calibration, is_lost)
+    how = "on average over calibration sets"
+    if calibration.delta is not None:
+        confidence = confidence_name(calibration.delta)
+        how = WORDING.surely.format(confidence=confidence, delta=calibration.delta)
+    if calibration.loss is not None:
+        promise = loss_guarantee(calibration, assumption, where, how)
+    else:
+        promise = f"{assumption}, the chance that {miss} is at most {alpha}{where}, {how}."
+    if is_lost.all() or calibration.num_overlap:
+        return promise
+    return promise + "".join(f" {sentence}" for sentence in _beside(calibration, is_lost))
+
+
+def _assumption(calibration: CalibrationFacts, is_lost: np.ndarray) -> tuple[str, str]:
+    """What is assumed of which queries, and where the promise holds."""
+    num = calibration.num_queries
+    if calibration.groups is None:
+        who = f"the {int(num.sum()):,} calibration queries"
+        return WORDING.assumption.format(who=who, of=""), ""
+    keeps = ~is_lost if not is_lost.all() else np.ones_like(is_lost)
+    names = [name for name, kept in zip(calibration.groups, keeps, strict=True) if kept]
+    counts = zip(names, num[keeps].tolist(), strict=True)
+    who = f"the calibration queries of their group ({', '.join(f'{n} {c:,}' for n, c in counts)})"
+    of, where = "", ", in each group"
+    if not keeps.all():
+        of, where = f" of {_groups(names)}", ", in each of these groups"
+    if not keeps.all() and len(names) == 1:
+        who, where = f"its {int(num[keeps][0]):,} calibration queries", ""
+    return WORDING.assumption.format(who=who, of=of), where
+
+
+def _beside(calibration: CalibrationFacts, is_lost: np.ndarray) -> Iterator[str]:
+    """What is said beside the promise, a sentence each."""
+    if calibration.groups is not None and is_lost.any():
+        names = [name for name, none in zip(calibration.groups, is_lost, strict=True) if none]
+        yield f"For {_groups(names)} nothing is promised."
+    if calibration.max_models is not None:
+        yield f"No query calls more than {counted(calibration.max_models)}."
     if calibration.min_models:
-        beside += f" Every query calls at least {_counted(calibration.min_models)}."
-    return f"{assumption}, the chance that {miss} is at most {alpha}{where}, {how}.{beside}"
+        yield f"Every query calls at least {counted(calibration.min_models)}."
 
 
-def warnings_of(calibration: CalibrationFacts) -> tuple[str, ...]:
+def _groups(names: Sequence[str]) -> str:
+    """Groups in a sentence."""
+    if len(names) == 1:
+        return f"group {names[0]}"
+    return f"groups {', '.join(names[:-1])} and {names[-1]}"
+
+
+def warnings_of(calibration: CalibrationFacts, *, with_advice: bool = True) -> tuple[str, ...]:
     """What a user must know of a calibration, one sentence each.
 
     Use this when you are below `Calibration.warnings`, which calls it.
+
+    Args:
+      calibration: What calibration has set.
+      with_advice: False for the sentences of versions before, which did not say what to do.
     """
     if calibration.loss is not None:
-        sentences = loss_warnings(calibration, _names(calibration))
+        sentences = loss_warnings(calibration, group_names(calibration))
     else:
         budgets = calibration.budgets([calibration.alpha])[:, 0].tolist()
-        rows = zip(_names(calibration), range(len(budgets)), budgets, strict=True)
-        sentences = [_warning(calibration, *row) for row in rows]
+        rows = zip(group_names(calibration), range(len(budgets)), budgets, strict=True)
+        sentences = [_warning(calibration, *row, with_advice) for row in rows]
     if calibration.num_overlap:
         sentences.append(
             f"{calibration.num_overlap} calibration questions were trained on: the risk is not "
@@ -104,21 +122,39 @@ def warnings_of(calibration: CalibrationFacts) -> tuple[str, ...]:
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def _names(calibration: CalibrationFacts) -> Sequence[str]:
-    """What each group is called in a sentence."""
+def group_names(calibration: CalibrationFacts) -> Sequence[str]:
+    """What each group is called in a sentence. Use this when a sentence names groups."""
     if calibration.groups is None:
         return ("all queries",)
     return [f"group {name!r}" for name in calibration.groups]
 
 
-def _lost(calibration: CalibrationFacts) -> np.ndarray:
-    """Whether calling every model that may be called misses more than alpha allows, bool `[g]`."""
+def is_lost_with_enough(calibration: CalibrationFacts) -> np.ndarray:
+    """Whether calling every model that may be called misses more than alpha allows, bool `[g]`.
+
+    Groups with too few queries are not among them. Use this when a promise leaves groups out.
+    """
     enough = calibration.budgets([calibration.alpha])[:, 0] >= 0
     return np.asarray(enough & (calibration.threshold == inf))
 
 
-def _warning(calibration: CalibrationFacts, name: str, place: int, budget: int) -> str:
+def _is_lost(calibration: CalibrationFacts, null: str) -> np.ndarray:
+    """Whether nothing is promised to a group, bool `[g]`."""
+    calls_all, is_capped = calibration.threshold == inf, calibration.max_models is not None
+    if calibration.loss is not None:
+        # With every model called nothing is lost against the best of the pool.
+        return np.asarray(calls_all & (is_capped or calibration.loss.name == "grade"))
+    enough = calibration.budgets([calibration.alpha])[:, 0] >= 0
+    # With too few queries every model is called, which misses nothing, if it may be called and a
+    # question that no model can answer is no miss; or the pooled threshold is used.
+    return np.asarray(np.where(calls_all, enough | is_capped | (null == "never"), ~enough))
+
+
+def _warning(
+    calibration: CalibrationFacts, name: str, place: int, budget: int, with_advice: bool
+) -> str:
     """What a user must know of one group; empty where there is nothing."""
+    by_thousands = "," if with_advice else ""
     alpha, delta, most = calibration.alpha, calibration.delta, calibration.max_models
     num, threshold = int(calibration.num_queries[place]), float(calibration.threshold[place])
     if budget < 0 and delta is None:
@@ -126,12 +162,18 @@ def _warning(calibration: CalibrationFacts, name: str, place: int, budget: int) 
         what = "the pooled threshold is used, with no promise"
         if threshold == inf:
             what = "every model is called" if most is None else f"{_first(most)} called"
+        least = _rounded_up(1 / (num + 1))
+        advice = f"; take a larger alpha (at least {least:g} here) or more questions"
         return (
-            f"{name}: alpha = {alpha} takes at least {needed} calibration queries, got {num}; "
-            f"{what}"
+            f"{name}: alpha = {alpha} takes at least {needed:{by_thousands}} calibration queries, "
+            f"got {num:{by_thousands}}; {what}{advice if with_advice else ''}"
         )
     if budget < 0:
-        return f"{name}: {num} calibration queries cannot promise alpha = {alpha}, delta = {delta}"
+        advice = "; take a larger alpha or delta, or more questions" if with_advice else ""
+        return (
+            f"{name}: {num:{by_thousands}} calibration queries cannot promise alpha = {alpha}, "
+            f"delta = {delta}{advice}"
+        )
     if threshold < inf:
         return ""
     if most is None:
@@ -144,13 +186,20 @@ def _warning(calibration: CalibrationFacts, name: str, place: int, budget: int) 
     least = ceil(1000 * (misses + 1) / (num + 1)) / 1000
     reach = f", which takes alpha = {least:g} or more" if delta is None else ""
     return (
-        f"{name}: with at most {_counted(most)} for a query the risk cannot be brought to alpha = "
+        f"{name}: with at most {counted(most)} for a query the risk cannot be brought to alpha = "
         f"{alpha}{reach}; {_first(most)} called, and the risk is higher"
     )
 
 
-def _counted(most: int) -> str:
+def counted(most: int) -> str:
+    """A number of models in a sentence. Use this when a sentence counts models."""
     return "1 model" if most == 1 else f"{most} models"
+
+
+def _rounded_up(alpha: float) -> float:
+    """A level of two digits that is not below another."""
+    step = 10.0 ** (floor(log10(alpha)) - 1)
+    return round(ceil(alpha / step - 1e-9) * step, 12)
 
 
 def _first(most: int) -> str:

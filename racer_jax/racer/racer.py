@@ -48,7 +48,13 @@ from racer_jax.racer.results import Evaluation
 from racer_jax.racer.routing import route_scores, route_texts
 from racer_jax.racer.score_orders import order_of_scores
 from racer_jax.racer.stages import Progress
-from racer_jax.racer.state import earlier_guarantee, fields_from, racer_parts, stated
+from racer_jax.racer.state import (
+    earlier_guarantees_of,
+    earlier_warnings_of,
+    fields_from,
+    racer_parts,
+    stated,
+)
 from racer_jax.routers.scores import Scores
 
 
@@ -403,8 +409,10 @@ class Racer(ChangeableRacer):
             facts = stated(racer)
             if older:  # its sentences are in other words
                 facts |= {name: description[name] for name in ("guarantee", "warnings")}
-            elif description.get("guarantee") == earlier_guarantee(racer):
+            elif description.get("guarantee") in earlier_guarantees_of(racer):
                 facts["guarantee"] = description["guarantee"]
+            if description.get("warnings") == earlier_warnings_of(racer):
+                facts["warnings"] = description["warnings"]
             serialization.check_stated(facts, description, may_lack=older)
             check_own_nonconformity(racer.nonconformity, racer.null, racer.calibration)
         except (serialization.OtherEncoderError, OtherPartError) as error:

@@ -21,12 +21,13 @@ from racer_jax.encoders.registry import encoder_from, encoder_parts
 from racer_jax.orders.model_orders import ORDERS, Order
 from racer_jax.racer import serialization
 from racer_jax.racer.calibration import Calibration
+from racer_jax.racer.earlier_promises import earlier_guarantees
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.fitting import check_nonconformity, matched
 from racer_jax.racer.own_parts import Reading, Writing
 from racer_jax.racer.processes import check_process
-from racer_jax.racer.promises import EARLIER, guarantee
+from racer_jax.racer.promises import warnings_of
 from racer_jax.racer.score_orders import measure_by, named_columns
 from racer_jax.racer.scoring import ModelScores, Scorer
 from racer_jax.racer.unknown_groups import unknown_sentence
@@ -272,14 +273,25 @@ class RacerState:
         return question_ties(questions, self.seed, model_scores.nonconformity.shape[1])
 
 
-def earlier_guarantee(racer: RacerState) -> str | None:
-    """The promise in the words of the version before; None without a calibration.
+def earlier_guarantees_of(racer: RacerState) -> tuple[str, ...]:
+    """The promise in the words of each version before; none without a calibration.
 
     Use this when an artefact states its promise in those words.
     """
     if racer.calibration is None:
-        return None
-    return guarantee(racer.calibration, racer.null, EARLIER)
+        return ()
+    return earlier_guarantees(racer.calibration, racer.null)
+
+
+def earlier_warnings_of(racer: RacerState) -> list[str]:
+    """The warnings in the words of the version before; none without a calibration.
+
+    Use this when an artefact states its warnings in those words.
+    """
+    if racer.calibration is None:
+        return []
+    of_racer = racer.warnings()[len(racer.calibration.warnings()) :]
+    return [*warnings_of(racer.calibration, with_advice=False), *of_racer]
 
 
 def stated(racer: RacerState) -> dict[str, Any]:

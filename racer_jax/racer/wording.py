@@ -19,7 +19,8 @@ class Wording(NamedTuple):
     Use this when a promise is to be said in the words of an earlier version.
 
     Attributes:
-      assumption: What is assumed of new queries; `{who}` stands for the calibration queries.
+      assumption: What is assumed of new queries; `{who}` stands for the calibration queries,
+        `{of}` for the groups that it is of.
       misses: What counts as a miss, by null mode.
       surely: How sure a promise with a delta is, of `{delta}` and `{confidence}`, 1 - delta.
     """

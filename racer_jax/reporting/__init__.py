@@ -17,14 +17,14 @@ if TYPE_CHECKING:
         write_figure,
         write_json,
     )
-    from racer_jax.reporting.options import ParsedOptions, parse_config, parse_configs
+    from racer_jax.reporting.options import ParsedOptions, parse_config, parse_configs, with_flags
     from racer_jax.reporting.restoring import as_typed, read_results
     from racer_jax.reporting.tables import left_table, markdown_table, text_table
 
 _HOMES = {
     "files": ("as_plain", "environment", "finish", "write_csv", "write_figure", "write_json"),
     "drawing": ("DrawingOptions",),
-    "options": ("ParsedOptions", "parse_config", "parse_configs"),
+    "options": ("ParsedOptions", "parse_config", "parse_configs", "with_flags"),
     "restoring": ("as_typed", "read_results"),
     "tables": ("left_table", "markdown_table", "text_table"),
 }
@@ -43,6 +43,7 @@ __all__ = [
     "parse_configs",
     "read_results",
     "text_table",
+    "with_flags",
     "write_csv",
     "write_figure",
     "write_json",

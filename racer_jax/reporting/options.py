@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import types
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -49,6 +50,36 @@ def _add_options(parser: Any, config: type) -> None:
         )
 
 
+# Names at the beginning of a message, and what may follow them.
+_NAMES = re.compile(r"(\w+(?:(?:, | and | \+ )\w+)*)(?= (?:must|is|are|takes?|needs?|cannot|')|:)")
+
+
+def with_flags(text: str, config: Any) -> str:
+    """A message whose first words are fields of a dataclass, with the options that stand for them.
+
+    Use this when an error of a dataclass, or of what it was passed to, is shown in a shell.
+
+    Args:
+      text: The message, such as "splits must be at least 2, got 1".
+      config: The dataclass of the command, or an instance of it.
+
+    >>> Config = dataclasses.make_dataclass("Config", ["splits", "tie_break"])
+    >>> with_flags("splits must be at least 2, got 1", Config)
+    '--splits must be at least 2, got 1'
+    >>> with_flags("splits and tie_break must be given", Config)
+    '--splits and --tie-break must be given'
+    """
+    fields = {field.name for field in dataclasses.fields(config)}
+    flags = {name: f"--{name.replace('_', '-')}" for name in fields}
+    # An error of one value of a list, such as "alpha must be in (0, 1)" for `alphas`.
+    flags = {name.removesuffix("s"): flag for name, flag in flags.items()} | flags
+    names = _NAMES.match(text)
+    if names is None or not flags.keys() >= set(re.findall(r"\b(?!and\b)\w+", names[0])):
+        return text
+    options = re.sub(r"\w+", lambda word: flags.get(word[0], word[0]), names[0])
+    return options + text[names.end() :]
+
+
 def parse_configs(
     configs: Sequence[type], description: str, arguments: Sequence[str] | None = None
 ) -> ParsedOptions:
@@ -87,7 +118,10 @@ def parse_configs(
             for config in configs
         )
     except ValueError as error:
-        parser.error(str(error))
+        text = str(error)
+        for config in configs:
+            text = with_flags(text, config)
+        parser.error(text)
     return ParsedOptions(read, named)
 
 

@@ -7,7 +7,8 @@ ABOVE, BEYOND = "above alpha", "higher than chance"
 # What each says, for the lines below a table.
 MEANINGS = {
     KEPT: "the risk seen is not above what is promised",
-    WITHIN: "above what is promised, but no more than chance does to so few queries",
+    WITHIN: "above what is promised, by no more than chance explains, in these and in the "
+    "calibration queries",
     ABOVE: "above what is promised; what chance does is not known, since ties are not broken",
     BEYOND: "more than chance explains: these queries are probably not like those of the "
     "calibration; calibrate again on queries like these",

@@ -66,6 +66,7 @@ class TrainingReport:
       best_single: The same for the model that is right most often there.
       spread: Largest standard deviation, over the models, of a model's held-out scores.
       problems: What is wrong with the router, one sentence each; empty where nothing is.
+      num_held_out: Rows that were held out.
     """
 
     num_steps: int
@@ -76,6 +77,7 @@ class TrainingReport:
     best_single: float
     spread: float
     problems: tuple[str, ...]
+    num_held_out: int = 0
 
 
 def holdout(
@@ -154,7 +156,9 @@ def report_training(
         problems.append(
             f"worse than one model for all: on held-out questions the router's choice is right "
             f"{accuracy:.1%} of the time, the best single model {best_single:.1%}; what is "
-            "promised does not depend on it, but a better router gives smaller sets"
+            "promised does not depend on it, but a better router gives smaller sets: train on "
+            "more questions, or with --nonconformity static (in Python nonconformity='static'), "
+            "an order that needs no router"
         )
     return TrainingReport(
         num_steps=int(np.isfinite(losses).sum()),
@@ -165,6 +169,7 @@ def report_training(
         best_single=best_single,
         spread=spread,
         problems=tuple(problems),
+        num_held_out=len(held_correct),
     )
 
 

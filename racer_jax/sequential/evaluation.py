@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.reporting.verdicts import NO_PROMISE, verdict
+from racer_jax.reporting.verdicts import MEANINGS, NO_PROMISE, verdict
 from racer_jax.risk_control.stopping import Loss, stops_at
 from racer_jax.sequential.replay import Paths
+
+# The reason `risk` in words: the number beside it is no risk, and the line above is the risk.
+_SHOWN_REASONS = {"risk": "safe"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ class PathEvaluation:
             if share > 0
         )
         lines.append(f"  stopped after {shares}")
-        why = ", ".join(f"{name} {100 * share:.0f}%" for name, share in self.reasons.items())
+        why = ", ".join(
+            f"{_SHOWN_REASONS.get(name, name)} {100 * share:.0f}%"
+            for name, share in self.reasons.items()
+        )
         return "\n".join([*lines, f"  because   {why}"])
 
 
@@ -126,22 +132,34 @@ def legend(evaluations: Sequence[PathEvaluation]) -> str:
       evaluations: What is printed above it.
     """
     meanings = {
-        "calls": "models called for a query, of all; rounds: how often it waits for answers",
-        "dollars": "what the calls cost",
-        "accuracy": "share of right answers; the reference is whose answers the loss compares with",
-        "risk": "share of the queries that incur the loss, ± its standard error",
-        "because": "decided: no answer to come could change the vote; risk: stopping was safe at\n"
-        "          alpha; all called: no model was left; abstained: no answer was safe",
+        "±": ["the standard error over these queries"],
+        "calls": ["models called for a query, of all; rounds: how often it waits for answers"],
+        "dollars": ["what the calls cost"],
+        "accuracy": [
+            "share of right answers; the reference is whose answers the loss compares with"
+        ],
+        "risk": ["share of the queries that incur the loss"],
+    }
+    words = {one.verdict for one in evaluations if one.num_calibration}
+    meanings |= {name: [text] for name, text in MEANINGS.items() if name in words}
+    meanings |= {
+        "stopped after": ["number of calls: share of the queries"],
+        "because": [
+            "decided: no answer to come could change the vote; safe: the chance of the loss was",
+            "small enough for alpha; all called: no model was left; abstained: no answer was safe",
+        ],
     }
     for name in ("dollars", "accuracy", "risk"):
         if not any(np.isfinite(getattr(one, name)) for one in evaluations):
             del meanings[name]
-    return "\n".join(f"{name:8}  {text}" for name, text in meanings.items())
+    width = max(map(len, meanings))
+    next_line = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:{width}}  {next_line.join(lines)}" for name, lines in meanings.items())
 
 
 def _spread(value: float, error: float, digits: int, sign: str = "") -> str:
     """A number with its standard error, where that is known."""
-    text = f"{value:{sign}.{digits}f}"
+    text = f"{value:{sign}z.{digits}f}"  # z: what rounds to nothing has no minus
     return text if np.isnan(error) else f"{text} ± {error:.{digits}f}"
 
 

@@ -5,10 +5,10 @@ from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.policy import Policy
 
 _LOST = {
-    "regret": "its answer is wrong although that of {reference} is right",
-    "differs": "its answer differs from that of {reference}",
+    "regret": "the cascade's answer is wrong although {reference} would be right",
+    "differs": "the cascade's answer differs from that of {reference}",
     "covers": "no called model is right (although some model of the pool could answer)",
-    "wrong": "it gives a wrong answer (where it gives none, that is not wrong)",
+    "wrong": "the cascade gives a wrong answer (where it gives none, that is not wrong)",
 }
 _NOT_SAID = {
     "regret": "where {reference} is wrong, the answer may be wrong too",
@@ -27,7 +27,7 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
       policy: The policy.
       calibration: Its calibration, or None.
     """
-    reference = "the full vote"
+    reference = "the vote of all models"
     if policy.reference == "best":
         reference = policy.calls[-1]
     if calibration is None:
@@ -38,7 +38,7 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
     loss_words = _LOST[calibration.loss].format(reference=reference)
     if calibration.num_overlap:
         return (
-            f"Nothing is promised: {calibration.num_overlap} calibration questions were "
+            f"Nothing is promised: {calibration.num_overlap:,} calibration questions were "
             f"trained on. The threshold was set for a chance of at most {calibration.alpha} "
             f"that {loss_words}."
         )
@@ -47,7 +47,7 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
     if calibration.delta is not None:
         how = f"with {confidence_name(calibration.delta)} confidence"
     return (
-        f"For new queries drawn like (exchangeable with) the {len(calibration.value)} calibration "
-        f"queries, the chance that {loss_words} is at most {calibration.alpha}{where}, {how}; "
-        f"{_NOT_SAID[calibration.loss].format(reference=reference)}."
+        f"For new queries drawn like (exchangeable with) the {len(calibration.value):,} "
+        f"calibration queries, the chance that {loss_words} is at most {calibration.alpha}{where}, "
+        f"{how}; {_NOT_SAID[calibration.loss].format(reference=reference)}."
     )

@@ -91,8 +91,8 @@ def open_monitor(state: Path | None, options: MonitorOptions) -> Monitor:
         return RiskMonitor(alpha=settings["alpha"], level=level)
     if options.reference is None:
         raise ValueError(
-            "a new monitor of kind 'exchangeability' needs --reference, a file of numbers like "
-            "those that will come"
+            "a new monitor of kind 'exchangeability' needs --reference FILE: lines like those that "
+            "will come, for example decisions that 'racer-jax route' wrote on training questions"
         )
     with open_lines(options.reference) as file:
         numbers = ExchangeabilityMonitor((0.0,))

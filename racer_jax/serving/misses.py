@@ -62,19 +62,23 @@ class LabelledFeedback:
       num_unlabelled: Decisions without a label of every model, which are left out.
       num_errors: Lines that hold the error of a query in place of its decision, left out.
       alpha: The risk level of the decisions.
+      first_lacking: Of the first query whose label lacks some models, what it lacks, in words;
+        empty where there is none.
     """
 
     alpha: str
     lines: list[bytes] = field(default_factory=list)
     num_unlabelled: int = 0
     num_errors: int = 0
+    first_lacking: str = ""
 
     def notes(self) -> list[str]:
         """What was left out, a sentence for each reason. Use this when feedback is counted."""
         notes = []
         if self.num_unlabelled:
+            first = f"; first: {self.first_lacking}" if self.first_lacking else ""
             notes.append(
-                f"{self.num_unlabelled:,} decisions without a label of every model left out"
+                f"{self.num_unlabelled:,} decisions without a label of every model left out{first}"
             )
         if self.num_errors:
             notes.append(f"{self.num_errors:,} lines with an 'error' and no decision left out")
@@ -123,7 +127,10 @@ def labelled_feedback(
             raise DataError(problem, path=name, line=line)
         missed = None
         if query in rows:
-            missed = _missed(decision, _label(labels, rows[query]), racer)
+            label = _label(labels, rows[query])
+            missed = _missed(decision, label, racer)
+            if missed is None and not result.first_lacking:
+                result.first_lacking = _lacking(query, decision, label)
         if missed is None:
             result.num_unlabelled += 1
             continue
@@ -133,6 +140,8 @@ def labelled_feedback(
         got = f"{num_errors:,} lines with an 'error'" if num_errors else "no line"
         raise DataError(f"is empty: it must hold at least one decision, got {got}", path=name)
     result.num_errors = num_errors
+    if not result.lines and result.first_lacking:
+        raise DataError(result.first_lacking, path=name)
     if not result.lines:
         raise DataError(
             f"holds {result.num_unlabelled:,} decisions, and none of them has a label of every "
@@ -140,6 +149,15 @@ def labelled_feedback(
             path=name,
         )
     return result
+
+
+def _lacking(query: str, decision: Decision, label: Mapping[str, Any]) -> str:
+    """Which models of a decision a label says nothing of."""
+    absent = [model for model in decision.scores if model not in label["correct"]]
+    return (
+        f"query {query!r} has no label for {', '.join(absent)}: what counts a miss needs the "
+        f"labels of all {len(decision.scores)} models"
+    )
 
 
 def _decision(plain: dict[str, Any], name: str, line: int) -> tuple[str, Decision]:

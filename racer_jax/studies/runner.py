@@ -3,11 +3,14 @@
 The study itself does none of that. This module imports little, so that a command starts at once.
 """
 
+import atexit
+import dataclasses
+import gc
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from math import isnan
 from pathlib import Path
@@ -78,12 +81,20 @@ def draw(
     Use this when a report has figures.
     """
     files = [folder / f"{name}.{kind}" for name in figures for kind in drawing.formats]
-    for name, drawer in figures.items():
-        with forgotten():  # a figure refers to itself: ten megabytes until they are looked for
-            figure = drawer(width=drawing.inches)
-            for kind in drawing.formats:
-                reporting.write_figure(folder / f"{name}.{kind}", figure)
-            del figure
+    packed: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as beside:  # packs a picture while the next one is drawn
+        for name, drawer in figures.items():
+            with forgotten():  # a figure refers to itself: ten megabytes until they are looked for
+                figure = drawer(width=drawing.inches)
+                for kind in drawing.formats:
+                    reporting.write_figure(
+                        folder / f"{name}.{kind}",
+                        figure,
+                        lambda write: packed.append(beside.submit(write)),
+                    )
+                del figure
+    for writing in packed:
+        writing.result()  # an error of the disk is one of this command
     return files
 
 
@@ -190,17 +201,32 @@ def options_beside_redraw(named: frozenset[str]) -> str:
 
 
 def error_text(error: Exception, config: Any = None) -> str:
-    """An error as a command of a clone prints it.
+    """An error as a command of a clone prints it, in the words of the shell.
 
-    What a reader could be told is in the shell's words where the command takes it (`--reading`).
+    What a reader could be passed is an option of the command, goes into its `--reading`, or is for
+    `racer-jax data convert`, which writes a table that needs no options.
 
     Use this when an experiment ends with an error of the data, of an option or of an extra.
+
+    Args:
+      error: What was raised.
+      config: The options of the command, a dataclass; None where they cannot be passed on.
     """
-    text = str(error)
-    if isinstance(error, DataError) and hasattr(config, "reading"):
-        text = error.in_shell()
-        if error.remedy is not None or error.format is not None:
-            text += """. Options of the reader go into --reading '--name value ...'"""
+    if not isinstance(error, DataError):
+        return str(error) if config is None else reporting.with_flags(str(error), config)
+    names = {name for name, _ in error.remedy.options} if error.remedy is not None else set()
+    if error.format is not None:
+        names.add("format")
+    fields = set() if config is None else {field.name for field in dataclasses.fields(config)}
+    text = error.in_shell()
+    if "reading" in fields:
+        advice = ". Options of the reader go into --reading '--name value ...'"
+        return text + advice if names else text
+    if names - fields - {"path"}:
+        text += (
+            ". What this command has no option for is typed once, to write a table: racer-jax data "
+            "convert PATH table.npz OPTIONS; then --data table.npz"
+        )
     return text
 
 
@@ -246,6 +272,9 @@ def run_experiment(
       SystemExit: If an argument is not what it should be, or the results cannot be written.
     """
     begin = time.perf_counter() if begin is None else begin
+    # What is left then ends with the process: Python would look through it for garbage, for a tenth
+    # of a second where Matplotlib was imported.
+    atexit.register(gc.freeze)
     arguments = sys.argv[1:] if arguments is None else arguments
     classes = (config_class, reporting.DrawingOptions)
     (config, drawing), named = reporting.parse_configs(classes, description, arguments)

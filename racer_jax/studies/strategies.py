@@ -208,4 +208,4 @@ def points(change: Difference) -> str:
     >>> points(Difference(0.0184, 0.006, 0.0004))
     '+1.8 ± 0.6'
     """
-    return f"{100 * change.mean:+.1f} ± {100 * change.error:.1f}"
+    return f"{100 * change.mean:+z.1f} ± {100 * change.error:.1f}"

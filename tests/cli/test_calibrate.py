@@ -28,7 +28,7 @@ def test_options_and_pool_change_without_a_table(folder, made, capsys):
         assert described["guarantee"] == wanted.guarantee()
         assert described["models"] == list(wanted.models)
         assert thresholds("new.racer") == wanted.calibration.threshold_keys(["0.1", "0.3"]).tolist()
-    assert main(["calibrate", "my.racer", "-o", "new.racer", "--delta", "0.2"]) == 0
+    assert main(["calibrate", "my.racer", "-o", "new.racer", "--delta", "0.2", "--overwrite"]) == 0
     assert main(["calibrate", "new.racer", "--delta", "none", "--max-models", "none"]) == 0
     assert Racer.load("new.racer").guarantee() == made.racer.guarantee()
 

@@ -370,7 +370,8 @@ def test_wide(tmp_path):
 def test_wide_scores_and_chosen_models(tmp_path):
     path = put(tmp_path, "query,hard,x,y\n1?,1,0.5,0.75\n2?,0,,1\n")
     with pytest.raises(
-        DataError, match=r"row 1 \(line 2\), field 'x': must be 0/1 .* pass such as label_rule"
+        DataError,
+        match=r"row 1 \(line 2\), field 'x': must be 0/1 .* pass, for example: label_rule",
     ):
         read_wide_csv(path)
     table = read_wide_csv(path, models=["y", "x"], label_rule="score > 0.5", missing="drop")

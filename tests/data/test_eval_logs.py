@@ -212,7 +212,7 @@ def test_every_eval_ever_labels_and_scores(tmp_path):
 def test_every_eval_ever_reads_one_metric_of_several(tmp_path):
     folder = logs.every_eval_ever(tmp_path, metrics=("accuracy", "f1"))
     with pytest.raises(
-        DataError, match=r"one metric .*'arc.accuracy' and 'arc.f1'.*pass such as metric"
+        DataError, match=r"one metric .*'arc.accuracy' and 'arc.f1'.*pass, for example: metric"
     ):
         load(folder)
     table = load(folder, metric="arc.f1")

@@ -85,9 +85,9 @@ def test_a_score_that_is_nan_is_a_missing_value(tmp_path, name, old, new, rule):
 
 
 def test_what_is_not_there_is_named_with_what_is(tmp_path):
-    with pytest.raises(DataError, match="pass such as scorer='choice'"):
+    with pytest.raises(DataError, match="pass, for example: scorer='choice'"):
         load(log_samples.inspect_json(tmp_path), scorer="other")
-    with pytest.raises(DataError, match="pass such as metric='exact_match'"):
+    with pytest.raises(DataError, match="pass, for example: metric='exact_match'"):
         load(log_samples.helm(tmp_path), metric="other")
     with pytest.raises(DataError, match="must hold an assertion 'other' to leave out, got"):
         load(log_samples.promptfoo(tmp_path), ignore=["other", "latency"])

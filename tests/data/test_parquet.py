@@ -127,7 +127,9 @@ def test_scores_need_a_rule(tmp_path):
     assert (table.graded == 0.75 * RIGHT).all()
     wide = [row | dict.fromkeys(MODELS, 0.75) for row in wide_rows()]
     path = written(tmp_path / "wide.parquet", wide)
-    with pytest.raises(DataError, match=r"row 1.*got 0\.75; for graded scores pass label_rule"):
+    with pytest.raises(
+        DataError, match=r"row 1.*got 0\.75; for graded scores pass, for example: label_rule"
+    ):
         load(path)
     assert load(path, label_rule="score > 0.5").correct.all()
 

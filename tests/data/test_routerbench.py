@@ -94,7 +94,7 @@ def test_complementary_rows_are_joined(tmp_path):
         (["a,1?,g,1,0,A,0,0", "a,1?,h,1,0,A,0,0"], "row 2, field 'eval_name': must be the same"),
         (
             ["a,1?,g,0.5,0,A,0,0"],
-            "row 1 .*field 'm': must be 0/1 .* for graded scores pass such as label_rule",
+            "row 1 .*field 'm': must be 0/1 .* for graded scores pass, for example: label_rule",
         ),
         ([",1?,g,1,0,A,0,0"], "row 1 .*field 'sample_id': must not be empty"),
         (["a,1?,,1,0,A,0,0"], "row 1 .*field 'eval_name': must not be empty"),

@@ -81,7 +81,11 @@ def test_what_is_not_known_may_be_written_in_words(tmp_path, word):
         (",0.5", ",€0.5", "got '€0.5': amounts must be in dollars"),
         (",0.5", ",5%", "got '5%': write percentages without the sign"),
         (",1,0.5", ",100%,0.5", "must be 0/1 or True/False"),
-        (",1,0.5", ",87,0.5", "got '87'; for graded scores pass such as label_rule='score > 50'"),
+        (
+            ",1,0.5",
+            ",87,0.5",
+            "got '87'; for graded scores pass, for example: label_rule='score > 50'",
+        ),
         (",1,0.5", ",maybe,0.5", "must be 0/1 or True/False"),
     ],
 )

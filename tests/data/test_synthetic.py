@@ -16,6 +16,7 @@ from racer_jax.data.synthetic import (
     BENCHMARKS,
     MODELS,
     TOPIC_SHARE,
+    _normal_cdf,
     _root,
     solve,
 )
@@ -180,3 +181,8 @@ def test_a_root_is_that_of_scipy_to_the_last_bit():
             num_compared += 1
             assert _root(function, low, high) == brentq(function, low, high)
     assert num_compared > 200
+
+
+def test_the_normal_law_is_that_of_scipy():
+    value = np.concatenate([np.linspace(-40, 40, 4000), [-np.inf, np.inf]]).reshape(3, -1)
+    np.testing.assert_allclose(_normal_cdf(value), norm.cdf(value), rtol=1e-12, atol=1e-300)

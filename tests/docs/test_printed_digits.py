@@ -33,3 +33,16 @@ def test_sizes_of_trained_scores_end_where_rounding_begins():
 def test_a_digit_too_many_or_too_few_is_found():
     table = "| MMLU | P, MLP | 6.65 | 6.4 |\n| MMLU | static | 4.7 | 3.49 |\n| MMLU | x | 1 |\n"
     assert wrong_digits(table) == (4, ["P, MLP: 6.65", "static: 4.7"])
+
+
+def test_what_rounds_to_nothing_has_no_minus():
+    """The format `z` where it is printed; the sign of a margin says inside or outside the set."""
+    root = PAGE.parents[1]
+    sources = [*(root / "experiments").glob("*.py"), *(root / "racer_jax").rglob("*.py")]
+    signed = re.compile(r"\{[^{}\n]+:\+(?!z)[^{}\n]*\}")
+    bare = {path.name for path in sources if signed.search(path.read_text(encoding="utf-8"))}
+    assert bare == {"decision.py"}
+    pages = [root / "README.md", root / "experiments/README.md", *(root / "docs").rglob("*.md")]
+    nothing = re.compile(r"(?<![\d.])[-−]0(\.0+)?%? ±")
+    assert not [path.name for path in pages if nothing.search(path.read_text(encoding="utf-8"))]
+    assert nothing.search("1.00 (-0.00 ± 0.00)")

@@ -110,11 +110,11 @@ def test_costs_that_are_not_known_are_named(cost, message):
 @pytest.mark.parametrize(
     ("main", "arguments", "message"),
     [
-        (promises.main, ["--deltas", "a"], "deltas must be numbers like 0.1,0.05, got 'a'"),
-        (promises.main, ["--deltas", "2"], "delta must be in (0, 1), got 2.0"),
-        (promises.main, ["--share", "1"], "share must be in (0, 1), got 1.0"),
-        (dollars.main, ["--splits", "1"], "splits must be at least 2, got 1"),
-        (dollars.main, ["--budgets", "2"], "alpha must be in (0, 1)"),
+        (promises.main, ["--deltas", "a"], "--deltas must be numbers like 0.1,0.05, got 'a'"),
+        (promises.main, ["--deltas", "2"], "--deltas must be in (0, 1), got 2.0"),
+        (promises.main, ["--share", "1"], "--share must be in (0, 1), got 1.0"),
+        (dollars.main, ["--splits", "1"], "--splits must be at least 2, got 1"),
+        (dollars.main, ["--budgets", "2"], "--budgets must be shares above 0 and below 1"),
     ],
 )
 def test_usage_errors_are_named(main, arguments, message, capsys):

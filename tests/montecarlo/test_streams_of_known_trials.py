@@ -199,10 +199,10 @@ def test_a_stream_goes_on_from_its_file(known, tmp_path, monkeypatch):
 def test_defaults(known):
     summary = stream(9)
     assert summary["risk"].histogram.shape == (2, 200)
-    # 256 trials a device, in two tiles.
+    # 512 trials a device, in four tiles.
     known.asked.clear()
-    stream(600, devices=CPU)
-    assert known.asked == [(at, 256) for at in (0, 256, 512)]
+    stream(1200, devices=CPU)
+    assert known.asked == [(at, 512) for at in (0, 512, 1024)]
 
 
 def test_each_trial_by_itself(known, monkeypatch):

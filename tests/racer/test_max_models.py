@@ -79,7 +79,7 @@ def test_a_level_that_so_few_models_cannot_reach_is_not_promised(part, test_part
     assert np.isnan(racer.evaluate(test_part.table, [0.1], scores=test_part.scores).groups[0].upper)
     within = racer.at(round(least + 0.001, 3))
     assert within.warnings() == ()
-    assert "no query calls more than 1 model" in within.guarantee()
+    assert "No query calls more than 1 model." in within.guarantee()
 
 
 def test_the_evaluation_is_of_the_capped_sets(part, test_part):

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from racer_jax.core.risk_levels import confidence_name
 from racer_jax.racer import artefact
 from racer_jax.racer.errors import CorruptError
 from racer_jax.racer.racer import Racer
-from racer_jax.racer.state import earlier_guarantee
+from racer_jax.racer.state import earlier_guarantees_of, earlier_warnings_of
+from tests.racer.test_racer import MODELS, table_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "format_3"
 
@@ -31,7 +34,7 @@ def test_the_words_of_the_version_before_are_read_and_others_refused(tmp_path):
     path = folder / artefact.DESCRIPTION
     described = json.loads(path.read_text(encoding="utf-8"))
     before = described["guarantee"]
-    assert before == earlier_guarantee(racer) != racer.guarantee()
+    assert before == earlier_guarantees_of(racer)[0] != racer.guarantee()
     described["guarantee"] = before.replace("at most 0.2", "at most 0.1")
     assert described["guarantee"] != before
     described["checksum"] = artefact._checksum(described)
@@ -53,3 +56,92 @@ def test_each_null_mode_says_what_counts_where_no_model_is_right(null):
         "never": "(also where no model could answer)",
     }
     assert [name for name, text in words.items() if text in promise] == [null]
+
+
+MISS = "no called model is right (although some model of the pool could answer)"
+
+
+@pytest.fixture(scope="module")
+def part():
+    """Questions of the groups a (40), b (40), c (10), in which `a` is easy for the first model."""
+    drawn = table_of(np.random.default_rng(5), 90)
+    groups = ["a"] * 40 + ["b"] * 40 + ["c"] * 10
+    correct = np.zeros((90, len(MODELS)), bool)
+    correct[:40, 0] = correct[40:, 1] = True
+    scores = np.tile(np.array([0.9, 0.5, 0.1], np.float32), (90, 1))
+    return replace(drawn.table, group=groups, correct=correct, graded=None), scores
+
+
+def calibrated(part, alpha, **options):
+    table, scores = part
+    return Racer.from_scores(MODELS, null="free").calibrate(table, alpha, scores=scores, **options)
+
+
+def test_a_promise_names_the_groups_that_it_is_for_and_the_cap_apart(part):
+    on_average = "on average over calibration sets."
+    assert calibrated(part, 0.1).guarantee() == (
+        "For new queries drawn like (exchangeable with) the calibration queries of their group "
+        f"(a 40, b 40, c 10), the chance that {MISS} is at most 0.1, in each group, {on_average}"
+    )
+    capped = calibrated(part, 0.1, max_models=1)
+    assert capped.guarantee() == (
+        "For new queries of group a drawn like (exchangeable with) its 40 calibration queries, the "
+        f"chance that {MISS} is at most 0.1, {on_average} For groups b and c nothing is promised. "
+        "No query calls more than 1 model."
+    )
+    # Ten queries are too few for this level: two models called may miss where all three would not.
+    few = calibrated(part, 0.05, max_models=2, min_models=1)
+    assert few.guarantee() == (
+        "For new queries of groups a and b drawn like (exchangeable with) the calibration queries "
+        f"of their group (a 40, b 40), the chance that {MISS} is at most 0.05, in each of these "
+        f"groups, {on_average} For group c nothing is promised. No query calls more than 2 models. "
+        "Every query calls at least 1 model."
+    )
+    assert np.isnan(few.evaluate(part[0], [0.05], scores=part[1]).groups[3].upper).all()
+    assert calibrated(part, 0.05).guarantee().endswith(f"in each group, {on_average}")
+    pooled = calibrated(part, 0.05, fallback="pooled").guarantee()
+    assert pooled.endswith("For group c nothing is promised.")
+    alone = calibrated(part, 0.1, by_group=False, max_models=2)
+    assert alone.guarantee() == (
+        "For new queries drawn like (exchangeable with) the 90 calibration queries, the chance that "
+        f"{MISS} is at most 0.1, {on_average} No query calls more than 2 models."
+    )
+
+
+def test_a_warning_says_what_to_do(part):
+    warning = calibrated(part, 0.0001).warnings()[0]
+    assert warning == (
+        "group 'a': alpha = 0.0001 takes at least 9,999 calibration queries, got 40; every model "
+        "is called; take a larger alpha (at least 0.025 here) or more questions"
+    )
+    assert calibrated(part, 0.025).warnings()[0].startswith("group 'c'")
+    assert calibrated(part, 0.01, delta=0.05, by_group=False).warnings() == (
+        "all queries: 90 calibration queries cannot promise alpha = 0.01, delta = 0.05; take a "
+        "larger alpha or delta, or more questions",
+    )
+
+
+def test_sentences_of_versions_before_are_read_and_others_refused(part, tmp_path):
+    racer = calibrated(part, 0.02, max_models=1)
+    racer.save(tmp_path / "art")
+    path = tmp_path / "art" / artefact.DESCRIPTION
+    described = json.loads(path.read_text(encoding="utf-8"))
+    before = (
+        f"For new queries drawn like (exchangeable with) the calibration queries of their group "
+        f"(a 40, b 40, c 10), the chance that {MISS} is at most 0.02, in each group, and no query "
+        "calls more than 1 model, on average over calibration sets."
+    )
+    assert before in earlier_guarantees_of(racer)
+    warnings = earlier_warnings_of(racer)
+    assert warnings[0].endswith(
+        "takes at least 49 calibration queries, got 40; the first model is called"
+    )
+    for guarantee, sentences in ((before, warnings), (racer.guarantee(), warnings[:-1])):
+        described |= {"guarantee": guarantee, "warnings": sentences}
+        described["checksum"] = artefact._checksum(described)
+        path.write_text(json.dumps(described), encoding="utf-8")
+        if sentences is warnings:
+            assert Racer.load(tmp_path / "art").guarantee() == racer.guarantee()
+        else:
+            with pytest.raises(CorruptError, match="states warnings"):
+                Racer.load(tmp_path / "art")

@@ -9,6 +9,7 @@ import pytest
 from racer_jax import RoutingTable
 from racer_jax.core.aggregation import answer_codes
 from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
+from racer_jax.sequential.evaluation import _spread
 from racer_jax.sequential.savings import Savings, estimated_savings
 from racer_jax.sequential.weights import GRID, starting_weights
 from tests.sequential.pools import SKILL, answered_table
@@ -55,7 +56,7 @@ def test_savings_are_those_of_questions_that_were_not_learned_from():
     assert (savings.num_models, savings.num_questions, savings.alpha) == (5, 200, "0.01")
     assert savings.calls < savings.decided_calls < 5
     assert abs(savings.full_accuracy - 0.82) < 0.1
-    assert "calls a question and gives the answers of the vote of all 5 models" in str(savings)
+    assert "calls, the same answers as all 5 (" in str(savings)
     assert savings == estimated_savings(jax.random.key(0), table)
 
 
@@ -73,7 +74,10 @@ def test_savings_of_tables_that_tell_nothing():
         assert estimated_savings(key, nothing) is None
 
 
-def test_what_rounds_to_nothing_has_no_minus():
+def test_savings_in_words():
     savings = Savings(7, 400, "the full vote", 0.678, 3.2, "0.01", 2.83, 0.6778)
-    assert "takes 2.83 calls (+0.0 points of right answers)" in str(savings)
-    assert "(-0.1 points" in str(dataclasses.replace(savings, accuracy=0.677))
+    assert "decided: 3.20 calls, the same answers as all 7 (67.8% right)." in str(savings)
+    assert "Stop earlier: 2.83 calls, 67.8% right; at most 1% of the questions" in str(savings)
+    alone = dataclasses.replace(savings, reference="small")
+    assert "call small alone: 1 call, right as often as the vote of all 7" in str(alone)
+    assert _spread(-0.0004, 0.01, 2, "+") == "+0.00 ± 0.01"

@@ -12,6 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from racer_jax._distribution import install_command
+from racer_jax.data.errors import DataError
+from racer_jax.data.remedies import Remedy
+from racer_jax.reporting import with_flags
 from racer_jax.studies.runner import Report, run_experiment
 
 
@@ -20,6 +23,8 @@ class Config:
     """Options of an invented experiment."""
 
     number: Annotated[int, "a number"] = 2
+    label_rule: Annotated[str | None, "when a score counts as right"] = None
+    levels: Annotated[str, "levels, listed"] = "0.1"
     output: Annotated[Path, "folder of the results"] = Path("results")
 
 
@@ -86,7 +91,10 @@ def test_what_redraw_cannot_heed_is_refused(tmp_path, capsys):
     assert "--redraw computes nothing: leave out --number" in capsys.readouterr().err
     assert main("--redraw", tmp_path) == 2
     assert "results.json: not the results of a run" in capsys.readouterr().err
-    record = {"config": {"number": 1, "output": "x"}, "results": {"values": [1]}}
+    record = {
+        "config": {"number": 1, "label_rule": None, "levels": "0.1", "output": "x"},
+        "results": {"values": [1]},
+    }
     (tmp_path / "results.json").write_text(json.dumps(record))
     assert main("--redraw", tmp_path) == 2
     assert "not of this experiment (Result lacks 'note'" in capsys.readouterr().err
@@ -101,3 +109,43 @@ def test_an_extra_is_named_as_a_clone_installs_it(error, tmp_path, capsys):
     message = "error: Parquet needs pyarrow: pip install -e '.[parquet]' in your clone of racer_jax"
     assert capsys.readouterr().err.endswith(message + "\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_the_data_is_in_the_words_of_the_shell(tmp_path, capsys):
+    """Options that the command has as they are typed, and a way for those that it has not."""
+    load_again = "racer-jax data convert PATH table.npz OPTIONS; then --data table.npz"
+    for remedy, advice, lacks in (
+        (Remedy("pass {}", missing="drop"), "pass --missing drop", True),
+        (Remedy("pass {}", label_rule="score > 0.5"), "pass --label-rule 'score > 0.5'", False),
+    ):
+
+        def load(config, remedy=remedy):
+            raise DataError("is not what it should be", path="x.csv", remedy=remedy)
+
+        assert main("--output", tmp_path / "out", load=load) == 2
+        problem = capsys.readouterr().err
+        assert problem.startswith(f"error: x.csv: is not what it should be; {advice}")
+        assert (load_again in problem) is lacks
+
+    def of_number(config):
+        raise ValueError("number must be such that it fits")
+
+    assert main("--output", tmp_path / "out", load=of_number) == 2
+    assert capsys.readouterr().err == "error: --number must be such that it fits\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("number must be at least 2, got 1", "--number must be at least 2, got 1"),
+        ("number and label_rule are for tables", "--number and --label-rule are for tables"),
+        ("number + label_rule must be less", "--number + --label-rule must be less"),
+        ("number 'x' cannot be read", "--number 'x' cannot be read"),
+        ("level must be in (0, 1), got 2", "--levels must be in (0, 1), got 2"),
+        ("the number must be known", "the number must be known"),
+        ("number and table must fit", "number and table must fit"),
+        ("--number must be at least 2", "--number must be at least 2"),
+    ],
+)
+def test_fields_at_the_beginning_of_an_error_are_options(text, shown):
+    assert with_flags(text, Config) == shown

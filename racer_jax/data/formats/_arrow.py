@@ -155,7 +155,7 @@ class Source:
             f"must be a column, or 'query' must, the file has {self.shown()}",
             None,
             "query_id",
-            Remedy("pass such as {}", columns={"query": example_name("query", self._names)}),
+            Remedy("pass, for example: {}", columns={"query": example_name("query", self._names)}),
         )
 
     def batches(self, names: Sequence[str], size: int) -> Iterator[Batch]:
@@ -412,9 +412,9 @@ class Columns:
     def _graded(self, name: str) -> Remedy:
         """What to pass where labels are scores."""
         if name != "correct" or "score" in self._source.names:
-            return Remedy("for graded scores pass {}", label_rule="score > 0.5")
+            return Remedy("for graded scores pass, for example: {}", label_rule="score > 0.5")
         return Remedy(
-            "for graded scores pass {} and {}",
+            "for graded scores pass, for example: {} {}",
             label_rule="score > 0.5",
             columns={"score": self._source.origin(name)},
         )

@@ -207,7 +207,7 @@ class Attempts:
                 raise DataError(
                     f"must hold {self._unit} {self._attempt}, got {others[:12]}",
                     path=self._path,
-                    remedy=Remedy("pass such as {}", attempt=others[0]),
+                    remedy=Remedy("pass, for example: {}", attempt=others[0]),
                 )
             raise DataError(nothing, path=self._path)
         rows, columns = np.array(self._rows), np.array(self._columns)

@@ -20,7 +20,7 @@ Rules = str | Mapping[str, str]
 
 Missing = Literal["error", "drop", "keep"]
 # What to pass where a score is neither 0 nor 1.
-GRADED = Remedy("for graded scores pass {}", label_rule="score > 0.5")
+GRADED = Remedy("for graded scores pass, for example: {}", label_rule="score > 0.5")
 # A table may have this many cells for each result read, beyond the first million; a sparser list is
 # a mistake, and its matrix would not fit in memory.
 _MAX_SPARSITY = 20

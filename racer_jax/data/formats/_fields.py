@@ -269,6 +269,6 @@ def _graded(
     if 1 < top <= 100:
         rule = "score > 50" if top > 10 else f"score > {top / 2:g}"
     if score is None or score in file.columns:
-        return Remedy("for graded scores pass such as {}", label_rule=rule)
+        return Remedy("for graded scores pass, for example: {}", label_rule=rule)
     columns = {score: file.theirs.get(name, name)}
-    return Remedy("for graded scores pass such as {} and {}", label_rule=rule, columns=columns)
+    return Remedy("for graded scores pass, for example: {} {}", label_rule=rule, columns=columns)

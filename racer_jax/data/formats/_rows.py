@@ -196,7 +196,7 @@ class Rows(ABC):
         if len(name) > 60:
             return None
         columns = {name: example_name(name, self.header)}
-        return Remedy("if it has another name pass such as {}", columns=columns)
+        return Remedy("if it has another name pass, for example: {}", columns=columns)
 
     def chunks(self) -> Iterator[Chunk]:
         """The records, many at a time; every record has as many fields as the header."""

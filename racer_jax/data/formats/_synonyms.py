@@ -1,7 +1,7 @@
 """Names that people give to the columns of a table of their own, to say what to pass."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from racer_jax.data.errors import DataError
@@ -86,6 +86,19 @@ def is_long(header: Iterable[str], columns: dict[str, str] | None) -> bool:
     return "model" in known and bool(known & _RESULTS)
 
 
+def names_remedy(header: Iterable[str], columns: Mapping[str, str] | None) -> Remedy:
+    """What to pass where columns have other names; where labels come of scores, a rule too."""
+    names = dict(columns or {})
+    known = {name.strip().casefold() for name in header} | set(names)
+    if "correct" in known or not {"model", "score"} <= known:
+        return Remedy("if that is what they are pass {}", columns=names)
+    return Remedy(
+        "if that is what they are pass, for example: {} {} (labels are made from the scores)",
+        columns=names,
+        label_rule="score > 0.5",
+    )
+
+
 def refuse_other_names(path: Path, header: Iterable[str]) -> None:
     """Refuses a long table whose model, and what it gave, have other names: it is not wide."""
     header = list(header)
@@ -94,5 +107,5 @@ def refuse_other_names(path: Path, header: Iterable[str]) -> None:
         raise DataError(
             f"must name its columns query, model and correct, got {header[:12]}",
             path=path,
-            remedy=Remedy("if that is what they are pass {}", columns=others),
+            remedy=names_remedy(header, others),
         )

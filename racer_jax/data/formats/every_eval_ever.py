@@ -93,7 +93,7 @@ def read_every_eval_ever(
                 f"must be of one metric for each evaluation_name, got {first!r} and {result!r} for "
                 f"{group!r}",
                 "evaluation_result_id",
-                Remedy("pass such as {}", metric=first),
+                Remedy("pass, for example: {}", metric=first),
             )
         model = str(record["model_id"])
         attempt_number = runs[model].index(str(record["evaluation_id"])) + 1

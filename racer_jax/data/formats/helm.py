@@ -117,7 +117,7 @@ def read_helm(
                 raise place.error(
                     f"must be read by {metrics[group]!r} as for the other models, got {name!r}",
                     "stats",
-                    Remedy("pass such as {}", metric=name),
+                    Remedy("pass, for example: {}", metric=name),
                 )
             identity, trial = _identity(stats, place)
             if (identity, trial) not in states:
@@ -264,7 +264,7 @@ def _metric(values: dict[str, float], metric: str | None, place: Place) -> str:
         raise place.error(
             f"must hold the statistic {metric!r}, got {sorted(values)}",
             "stats",
-            Remedy("pass such as {}", metric=_example(values)),
+            Remedy("pass, for example: {}", metric=_example(values)),
         )
     default = next((name for name in _PREFERRED if name in values), None)
     if default is None:

@@ -267,13 +267,13 @@ def _scorer(log: Log, sample: dict[str, Any], place: Place, scorer: str | None) 
         raise place.error(
             f"must hold the scorer {scorer!r}, got {sorted(scores)}",
             "scores",
-            Remedy("pass such as {}", scorer=sorted(scores)[0]),
+            Remedy("pass, for example: {}", scorer=sorted(scores)[0]),
         )
     if len(scores) > 1:
         raise place.error(
             f"must have one scorer, got {sorted(scores)}",
             "scores",
-            Remedy("pass such as {}", scorer=sorted(scores)[0]),
+            Remedy("pass, for example: {}", scorer=sorted(scores)[0]),
         )
     return str(next(iter(scores)))
 
@@ -339,7 +339,7 @@ def _value(scores: Mapping[str, Any], scorer: str, place: Place) -> tuple[float,
             raise place.error(
                 f"must be one value, got {sorted(keys)[:12]}",
                 f"{field}.value",
-                Remedy("pass such as {}", scorer=f"{name}/{keys[0]}"),
+                Remedy("pass, for example: {}", scorer=f"{name}/{keys[0]}"),
             )
         check_object(value, place.path, row=place.row, field=f"{field}.value")
         value = value.get(part)

@@ -210,7 +210,7 @@ def _of_tasks(path: Path, logs: list[Log], tasks: str | list[str] | None) -> lis
         raise DataError(
             f"must hold a log of tasks {patterns}, got logs of {known}",
             path=path,
-            remedy=Remedy("pass such as {}", tasks=known[:1]),
+            remedy=Remedy("pass, for example: {}", tasks=known[:1]),
         )
     return matches
 

@@ -150,7 +150,7 @@ def _long(
     unlabelled = is_unlabelled(source.names, rule)
     if label not in source.names and not (unlabelled and missing == "keep"):
         name = example_name(label, source.names)
-        remedy = Remedy("if it has another name pass such as {}", columns={label: name})
+        remedy = Remedy("if it has another name pass, for example: {}", columns={label: name})
         if rule is None and "score" in source.names:
             remedy = Remedy("to make labels from the scores pass {}", label_rule="score > 0.5")
         problem = f"must be a column, the file has {source.shown()}"

@@ -251,7 +251,8 @@ def _score(
             f"must hold an assertion about quality, got {sorted(types)}",
             field,
             Remedy(
-                "to judge by these pass such as {}", ignore=sorted(set(assertions_left_out) - types)
+                "to judge by these pass, for example: {}",
+                ignore=sorted(set(assertions_left_out) - types),
             ),
         )
     mean = math.fsum(s * w for s, w in zip(scores, weights, strict=True)) / math.fsum(weights)

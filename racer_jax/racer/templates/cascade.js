@@ -44,13 +44,13 @@
     $("alpha").setAttribute("aria-valuetext", name);
     $("own").disabled = state.row === stops.own;
     put("v-calls", two(at.calls));
-    put("n-calls", `of ${count(most)}, ± ${two(2 * (known(at.calls_error) ?? 0))}; ${two(at.rounds)} rounds`);
+    put("n-calls", `of ${count(most)}, ± ${two(2 * (known(at.calls_error) ?? 0))} (2 standard errors); ${two(at.rounds)} rounds`);
     if (hasDollars) {
       put("v-cost", dollars(at.dollars));
       put("n-cost", `all called: ${dollars(at.full_dollars)}`);
     }
     put("v-accuracy", pct(at.accuracy));
-    put("n-accuracy", `${reference}: ${pct(at.full_accuracy)}, difference ${points(at.accuracy - at.full_accuracy)} ± ${(200 * (known(at.difference_error) ?? 0)).toFixed(1)} points`);
+    put("n-accuracy", `${reference}: ${pct(at.full_accuracy)}, difference ${points(at.accuracy - at.full_accuracy)} ± ${(200 * (known(at.difference_error) ?? 0)).toFixed(1)} points (2 standard errors)`);
     put("t-risk", EVENT[at.loss] ?? at.loss);
     put("v-risk", pct(at.risk));
     put("n-risk", at.value === 0 ? "none by construction where the vote is the reference" : `the threshold is set for at most ${pct(at.value)}`);

@@ -18,7 +18,7 @@
     if (Math.abs(percent) < 0.005) return "0.0%";
     return `${percent.toFixed(Math.abs(percent) < 1 ? 2 : 1)}%`;
   };
-  const points = (x) => (known(x) === null ? "–" : `${x < 0 ? "−" : "+"}${Math.abs(100 * x).toFixed(1)}`);
+  const points = (x) => (known(x) === null ? "–" : `${x <= -0.0005 ? "−" : "+"}${Math.abs(100 * x).toFixed(1)}`);
   const two = (x) => (known(x) === null ? "–" : x.toFixed(2));
   const count = (x) => x.toLocaleString("en-US");
   const dollars = (perQuery) => {
@@ -145,7 +145,7 @@
   function fillStops(stops, place) {
     const reference = referenceName(stops);
     const logged = stops.levels[0].dollars !== null;
-    fill("table-stops", ["α", "Calls", "Rounds", ...(logged ? ["$ for 1,000"] : []), "Answered rightly", `Points against ${reference}`, `Wrong where ${reference} is right`, "Differs", "No answer", "Stops after 1", "After 2", "After 3"],
+    fill("table-stops", ["α", "Calls", "Rounds", ...(logged ? ["$ for 1,000"] : []), "Answered rightly", `Points against ${reference} (± standard error)`, `Wrong where ${reference} is right`, "Differs", "No answer", "Stops after 1", "After 2", "After 3"],
       stops.levels.map((level) => [
         level.value === 0 ? "decided" : level.alpha, two(level.calls), two(level.rounds), ...(logged ? [dollars(level.dollars)] : []), pct(level.accuracy),
         `${points(level.accuracy - level.full_accuracy)} ± ${(100 * (known(level.difference_error) ?? 0)).toFixed(1)}`, pct(level.regret), pct(level.differs), pct(level.abstained),

@@ -122,9 +122,9 @@
     const far = Math.max(...x, ...points.map((p) => p.x));
     const traces = [
       dash("oracle: some model is right", [0, far], [group.oracle, group.oracle], colour.muted, "dot"),
-      line("fixed order", points.map((p) => p.x), points.map((p) => p.accuracy), {
+      line("static order", points.map((p) => p.x), points.map((p) => p.accuracy), {
         mode: "lines+markers", line: { color: colour.fixed, width: 2 }, marker: { size: 6, color: colour.fixed },
-        customdata: points.map((p) => plural(p.size, "model")), hovertemplate: "fixed order, %{customdata}: %{y:.1%}<extra></extra>",
+        customdata: points.map((p) => plural(p.size, "model")), hovertemplate: "static order, %{customdata}: %{y:.1%}<extra></extra>",
       }),
       line("this router, every α", x, group.accuracy[chosen], {
         customdata: ev.alphas.map(label), hovertemplate: "this router, α = %{customdata}: %{y:.1%}<extra></extra>",
@@ -143,7 +143,7 @@
     const judged = other === chosen ? "" : `, by ${way(other)}`;
     put("beta", `For ${pct(group.beta)} of these queries no model is right (95% interval ${pct(group.beta_low)} to ${pct(group.beta_high)}), so nothing that picks among these models can be right for more than ${pct(group.oracle)}.`);
     put("fixed-note", `At α = ${levels[row].name}, ${way(chosen)} over the router's ${two(group.size[row])} models a query is right for ${pct(mine)}. `
-      + `The same number of calls spent on a fixed order${judged} would give ${pct(same)}: the router is `
+      + `The same number of calls spent on the static order${judged} would give ${pct(same)}: the router is `
       + (Math.abs(gain) < 0.0005 ? "level with it." : `${(100 * Math.abs(gain)).toFixed(1)} points ${gain > 0 ? "better" : "worse"}.`));
 
     const shown = group.baselines.filter((it, i, all) => i < MAX_FIXED || i === all.length - 1);
@@ -153,7 +153,7 @@
     const line2 = (it, i) => {
       const last = i === shown.length - 1;
       const name = i === 0 ? `Best single: ${it.models[0]}` : last ? (numModels === 1 ? "All models (one)" : `All ${count(numModels)} models`)
-        : i === 1 ? `Fixed order: ${it.models[0]}` : `Fixed order, then ${it.models.at(-1)}`;
+        : i === 1 ? `Static order: ${it.models[0]}` : `Static order, then ${it.models.at(-1)}`;
       const vote = it.accuracy[chosen] ?? it.accuracy[other];
       return [name, two(it.size), pct(it.avoidable_miss), ...money(it.cost), ...(chosen === JUDGE ? [] : [pct(vote)]), pct(it.accuracy[JUDGE])];
     };
@@ -227,7 +227,7 @@
       height: 120 + 36 * parts.length, margin: { l: 12, r: 12, t: 10, b: 40 },
       legend: { orientation: "h", x: 0, y: -64 / (36 * parts.length), yanchor: "top" },
     }, `Risk of each group at alpha ${levels[row].name}; the table has the figures.`);
-    const head = ["Group", "Queries", "Misrouted", "At most", "Expected", "Models called", "Calls saved", ...(cost ? ["$ for 1,000"] : []), "Abstains", "Answered rightly"];
+    const head = ["Group", "Queries", "Missed", "At most", "Expected", "Models called", "Calls saved", ...(cost ? ["$ for 1,000"] : []), "Abstains", "Answered rightly"];
     fill("table-groups", head, ev.groups.map((group, i) => [
       groupName(group, i), count(group.num_queries), pct(group.risk[row]), pct(group.upper[row]), pct(group.expected[row]), two(group.size[row]),
       pct(group.calls_saved[row]), ...(cost ? [dollars(group.cost[row])] : []), pct(group.abstention[row]), pct(group.accuracy[state.aggregation][row]),
@@ -236,7 +236,7 @@
 
   function fillLevels(group, row) {
     const names = Object.keys(group.accuracy), cost = group.cost !== null;
-    const head = ["α", "Misrouted", "At most", "Above", "Expected", "sd", "Models called", "Calls saved", ...(cost ? ["$ for 1,000", "Cost saved"] : []),
+    const head = ["α", "Missed", "At most", "Above", "Expected", "sd", "Models called", "Calls saved", ...(cost ? ["$ for 1,000", "Cost saved"] : []),
       "Abstains", "Avoidable misses", ...names.map((name) => `Right, by ${way(name)}`)];
     fill("table-levels", head, levels.map((level, i) => [
       level.name, pct(group.risk[i]), pct(group.upper[i]), group.lower[i] > 0 ? pct(group.lower[i]) : "–", pct(group.expected[i]), pct(group.std[i]), two(group.size[i]),
@@ -313,7 +313,7 @@
 
   function start() {
     const whole = ev.groups[0], calibration = data.calibration;
-    const kind = { inverse_probability: "RACER-P (inverse probability)", gap: "RACER-G (gap)", static: "the static order", J: "RACER-J (coverage gain)", J_learned: "RACER-J (learned gains)" }[ev.nonconformity] ?? ev.nonconformity;
+    const kind = { inverse_probability: "inverse_probability (RACER-P)", gap: "gap (RACER-G)", static: "static (the same order for all queries)", J: "J (RACER-J: what a model adds near this question)", J_learned: "J_learned (RACER-J, what a model adds is learned)" }[ev.nonconformity] ?? ev.nonconformity;
     put("facts", [plural(numModels, "model"), `${queries(whole.num_queries)} evaluated`,
       `calibrated on ${queries(calibration.num_queries)}, ${calibration.date.slice(0, 10)}`, kind, `null mode “${ev.null}”`, `label rule: ${ev.label_rule}`].join(" · "));
     const slider = $("alpha");

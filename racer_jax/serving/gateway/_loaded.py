@@ -1,5 +1,6 @@
 """Artefacts in use: loaded, checked against the configuration, warmed, and cut to what is alive."""
 
+import json
 import shutil
 import tempfile
 from bisect import bisect_left
@@ -330,9 +331,10 @@ def check_pool(loaded: Loaded, models: Iterable[str]) -> None:
     """
     known = set(models)
     if absent := [name for name in loaded.models if name not in known]:
+        tables = ", ".join(f"[models.{json.dumps(name, ensure_ascii=False)}]" for name in absent)
         raise DataError(
-            f"is of the pool {list(loaded.models)}, and the configuration has no model "
-            f"{', '.join(map(repr, absent))}",
+            f"calls models that the configuration lacks: add {tables}; the names must be those of "
+            "the artefact",
             path=loaded.path,
         )
 

@@ -80,7 +80,8 @@ def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -
     settings = _demo.demo_settings(artefact, table, url, ports, state)
 
     def ready() -> None:
-        say(f"ready: http://127.0.0.1:{ports[0]}/v1, simulated models; ask it something:")
+        say(f"ready: http://127.0.0.1:{ports[0]}/v1, simulated models; Ctrl-C stops it")
+        say("ask it something, in another terminal:")
         say(_demo.curl_line(ports[0], table))
         say(f"its state: curl -s http://127.0.0.1:{ports[1]}/status")
 
