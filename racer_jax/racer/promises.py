@@ -70,7 +70,7 @@ def _assumption(calibration: CalibrationFacts, is_lost: np.ndarray) -> tuple[str
         who = f"the {int(num.sum()):,} calibration queries"
         return WORDING.assumption.format(who=who, of=""), ""
     keeps = ~is_lost if not is_lost.all() else np.ones_like(is_lost)
-    names = [name for name, kept in zip(calibration.groups, keeps, strict=True) if kept]
+    names = [name for name, stays in zip(calibration.groups, keeps, strict=True) if stays]
     counts = zip(names, num[keeps].tolist(), strict=True)
     who = f"the calibration queries of their group ({', '.join(f'{n} {c:,}' for n, c in counts)})"
     of, where = "", ", in each group"
