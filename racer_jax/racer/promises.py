@@ -144,12 +144,8 @@ def unpromised(calibration: CalibrationFacts, null: str) -> tuple[str, ...]:
         )
     what = f"no threshold keeps alpha = {calibration.alpha}"
     pooled = "there were too few calibration queries, and the threshold of all groups is used"
-    return tuple(
-        (what if threshold == inf else pooled) if lost else ""
-        for lost, threshold in zip(
-            _is_lost(calibration, null).tolist(), calibration.threshold.tolist(), strict=True
-        )
-    )
+    reasons = np.where(calibration.threshold == inf, what, pooled)
+    return tuple(np.where(_is_lost(calibration, null), reasons, "").tolist())
 
 
 def unpromised_to_all(calibration: CalibrationFacts, null: str) -> str:

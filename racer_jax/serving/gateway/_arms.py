@@ -28,7 +28,7 @@ import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway._databases import Connection, columns_of, reading, shown
-from racer_jax.serving.gateway._identifiers import draw
+from racer_jax.serving.gateway._identifiers import draw, number_of, signed
 from racer_jax.serving.gateway._records import TRUSTED
 
 _PRIOR = 0.5
@@ -51,6 +51,17 @@ def arm_of(shares: Mapping[str, float], key: bytes, experiment: str, unit: str) 
         if place < 0:
             return name
     return names[-1]
+
+
+def number_of_unit(key: bytes, experiment: str, unit: str) -> int:
+    """A signed number of 64 bits that stands for a unit, and that only the key's holder can name.
+
+    Args:
+      key: The secret key of the draw.
+      experiment: Name of the experiment.
+      unit: Name of the conversation, user or key.
+    """
+    return signed(number_of(key, f"{experiment}\n{unit}", "unit"))
 
 
 @dataclass(frozen=True)

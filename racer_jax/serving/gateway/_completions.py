@@ -14,7 +14,7 @@ from racer_jax.serving.gateway._answers import (
     select,
     vote,
 )
-from racer_jax.serving.gateway._arms import arm_of
+from racer_jax.serving.gateway._arms import arm_of, number_of_unit
 from racer_jax.serving.gateway._cache import key_of
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
@@ -27,7 +27,7 @@ from racer_jax.serving.gateway._facts import (
     usage_of,
 )
 from racer_jax.serving.gateway._facts import reason as reason_of
-from racer_jax.serving.gateway._identifiers import draw, new_id, number_of, signed
+from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._loaded import calibration_of
@@ -118,10 +118,11 @@ class Completion:
         return self.query.options.session or user or self.client.name or self.id
 
     @property
-    def unit_number(self) -> int:
-        """A number that stands for who gets the same route; only the key's holder knows whose."""
-        name = f"{self.experiment}\n{self._unit()}"
-        return signed(number_of(self.gateway.hash_key, name, "unit"))
+    def unit_number(self) -> int | None:
+        """A number that stands for who gets the same route, if it was drawn; it needs the key."""
+        if self.experiment is None:
+            return None
+        return number_of_unit(self.gateway.hash_key, self.experiment, self._unit())
 
     def _check_budget(self) -> None:
         limit = self.client.key.daily_dollars

@@ -101,6 +101,6 @@ def decision_row(
         prompt=prompt,
         promised=plan.promised,
         experiment=completion.experiment,
-        unit=None if completion.experiment is None else completion.unit_number,
+        unit=completion.unit_number,
         calls=calls,
     )
