@@ -85,7 +85,7 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
         "--since",
         metavar="TIME",
         help="only audits of requests after this time, such as 2026-03-31T12:00 (UTC), or after "
-        "the decision with this id",
+        "the decision with this id (default: all, unless there was an alarm)",
     )
     which.add_argument(
         "--since-alarm",
@@ -192,7 +192,7 @@ racer-jax compare gateway.db old new --users    on what users said; they choose 
         help="count the feedback of users in place of labelled audits",
     )
     parser.add_argument(
-        "--experiment", help="the experiment that drew them, where several have these routes"
+        "--experiment", help="the experiment that drew them (default: the only one that did)"
     )
     add_json(parser)
     parser.set_defaults(run=compare)
