@@ -76,10 +76,10 @@ def doctor(arguments: argparse.Namespace) -> None:
 
 def _data_cache() -> str:
     """Where `data fetch` keeps what it downloads."""
-    from racer_jax.data.download import downloads_folder
+    from racer_jax.data.download import cache_folder
 
     try:
-        return str(downloads_folder())
+        return str(cache_folder())
     except ImportError:
         return "none (the extra 'fetch' is not installed)"
 

@@ -48,17 +48,6 @@ def question_fingerprints(table: RoutingTable) -> np.ndarray:
     return fingerprints(text or name for text, name in zip(table.texts, table.ids, strict=True))
 
 
-def row_fingerprints(rows: np.ndarray) -> np.ndarray:
-    """Fingerprints of rows of numbers `[n, m]`, uint64 `[n]`.
-
-    Use this when nothing else distinguishes the queries.
-    """
-    return np.fromiter(
-        (int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows),
-        np.uint64,
-    )
-
-
 def _mix(z: np.ndarray) -> np.ndarray:
     """The finalizer of SplitMix64: every input bit reaches every output bit."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -97,11 +86,3 @@ def text_ties(texts: Iterable[str], seed: int, num: int) -> np.ndarray:
     Use this when queries are texts or have names.
     """
     return question_ties(fingerprints(texts), seed, num)
-
-
-def row_ties(rows: np.ndarray, seed: int, num: int) -> np.ndarray:
-    """Second keys of rows of numbers, uint32 `[n, num]`, where nothing else names the queries.
-
-    Use this when queries are scores alone.
-    """
-    return question_ties(row_fingerprints(rows), seed, num)

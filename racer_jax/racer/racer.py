@@ -74,7 +74,7 @@ class Racer(ChangeableRacer):
     >>> table = RoutingTable(ids=ids, texts=[""] * 9, models=models, correct=[[0, 1]] * 9)
     >>> scores = np.tile([0.25, 0.75], (9, 1))
     >>> racer = Racer.from_scores(models).calibrate(table, 0.1, scores=scores)
-    >>> racer.route_scores(np.array([[0.25, 0.75]]))[0].models
+    >>> racer.route_scores(np.array([[0.25, 0.75]]), ids=["j"])[0].models
     ('l',)
     """
 
@@ -306,7 +306,11 @@ class Racer(ChangeableRacer):
         return route_texts(self, list(texts), groups)
 
     def route_scores(
-        self, scores: Scores | ArrayLike, groups: Groups = None, *, ids: Sequence[str] | None = None
+        self,
+        scores: Scores | ArrayLike,
+        groups: Groups = None,
+        *,
+        ids: Sequence[str | None] | None = None,
     ) -> Decisions:
         """Which models to call for queries whose scores you have.
 
@@ -315,16 +319,21 @@ class Racer(ChangeableRacer):
         Args:
           scores: s(x, m) in [0, 1], floating `[n, m]`.
           groups: As in `route`.
-          ids: A name or text of each query, from which its ties are broken; its scores where None,
-            so that queries of equal scores get equal decisions.
+          ids: What calibration knew each query by: its text or, where that table has no texts, an
+            id of its own (never its number in the call). Ties are broken by it as they were in
+            calibration: the sets are those `evaluate` reports on. A query without one has every
+            model called whose nonconformity equals the threshold. The risk is then at most that
+            with ids, so the promise holds; where many scores are equal, more models are called.
 
         Returns:
           The `Decisions`.
 
         Raises:
           NotCalibratedError: If it has no calibration.
-          TypeError: If scores are not floating.
-          ValueError: If shapes do not fit or a score is out of range.
+          TypeError: If scores are not floating, or an id is no string.
+          ValueError: If shapes do not fit, a score is out of range, an id is blank, or a query has
+            none although the calibration has `max_models` or `min_models`: these draw among models
+            of equal scores, and no set is safe for every draw.
         """
         return route_scores(self, scores, groups, ids)
 

@@ -12,6 +12,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.data.formats._json import shown
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.racer import Racer
+from racer_jax.racer.routing import needs_ids
 from racer_jax.serving.line_input import (
     name_of,
     no_question,
@@ -99,6 +100,9 @@ def read_queries(
     model), and `group` and `id` if there are any, or a string. Any other line is the text of a
     question as it stands, unless it begins like JSON.
 
+    A query with `scores` is known by its text or its id, as `Racer.route_scores` says; one without
+    either has every model called whose nonconformity equals the threshold.
+
     Use this when queries come as lines of a file or pipe; pass its result to `route_lines`.
 
     Args:
@@ -140,6 +144,9 @@ def _query(
         text, scores = question_of(record, path, line), None
         if racer.scorer is None:
             scores = _scores(record, racer.models, path, line)
+            if needs_ids(racer) and _tie_name(text, name) is None:
+                problem = "must name the query, by which models of equal scores are drawn, got none"
+                raise DataError(problem, path=path, line=line, field="id")
         elif text is None or not text.strip():
             raise no_question(record, text, path, line)
         group = string_of(record, "group", path, line)
@@ -216,6 +223,11 @@ def _decisions(racer: Racer, queries: Sequence[Query]) -> Iterable[Decision]:
     if racer.scorer is not None:
         return racer.route([query.text or "" for query in queries], groups)
     scores = np.array([query.scores for query in queries], np.float32)
-    names = [query.text or query.id for query in queries]
-    ids = [str(name) for name in names if name is not None]
-    return racer.route_scores(scores, groups, ids=ids if len(ids) == len(queries) else None)
+    names = [_tie_name(query.text, query.id) for query in queries]
+    return racer.route_scores(scores, groups, ids=names)
+
+
+def _tie_name(text: str | None, name: str | int | None) -> str | None:
+    """What the ties of a query with scores are broken by, as in calibration: its text or its id."""
+    known = [str(value) for value in (text, name) if value is not None and str(value).strip()]
+    return known[0] if known else None

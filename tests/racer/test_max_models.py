@@ -52,7 +52,8 @@ def test_no_query_calls_more_even_where_no_threshold_is_safe(part, test_part):
     racer = Racer.from_scores(MODELS, seed=3)
     racer = racer.calibrate(part.table, 0.3, scores=part.scores, max_models=1)
     tiny = racer.at(0.001)
-    routed = tiny.route_scores(test_part.scores, test_part.table.group)
+    names = test_part.table.texts
+    routed = tiny.route_scores(test_part.scores, test_part.table.group, ids=names)
     assert set(routed.reasons) == {Reason.INFEASIBLE}
     assert routed.called.sum(axis=1).tolist() == [1] * 40
     decision = routed[0]
@@ -62,7 +63,7 @@ def test_no_query_calls_more_even_where_no_threshold_is_safe(part, test_part):
     assert Decision.from_json(decision.to_json()) == decision
     assert "the first model is called" in tiny.warnings()[0]
     with pytest.warns(UnknownGroupWarning):
-        assert len(racer.route_scores(test_part.scores[:1], "new")[0].models) == 1
+        assert len(racer.route_scores(test_part.scores[:1], "new", ids=["x"])[0].models) == 1
 
 
 def test_a_level_that_so_few_models_cannot_reach_is_not_promised(part, test_part):

@@ -90,7 +90,7 @@ def test_decisions_have_a_model_and_say_so(part, plain):
 
 def test_two_models_stay_in_the_order_of_their_plausibility(part, plain):
     racer = plain.recalibrate("0.9", min_models=2)
-    for decision in racer.route_scores(part.scores):
+    for decision in racer.route_scores(part.scores, ids=part.table.texts):
         called = [decision.scores[model] for model in decision.models]
         assert called == sorted(called, reverse=True)
         assert len(called) >= 2
