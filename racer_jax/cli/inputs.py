@@ -143,14 +143,17 @@ def labelled(
 
 
 @contextmanager
-def open_input(name: str, lines: str = "JSON or of plain text") -> Iterator[IO[bytes]]:
+def open_input(
+    name: str, lines: str = "JSON or of plain text", instead: str = ""
+) -> Iterator[IO[bytes]]:
     """A file for reading, plain or compressed, or the standard input.
 
     Use this when a command reads lines from a file or a pipe.
 
     Args:
       name: The file; `-` for the standard input.
-      lines: What its lines hold, and what else to do with a table, for the error.
+      lines: What its lines hold, for the error.
+      instead: What to do with a table, for the error.
 
     Raises:
       DataError: If the standard input is closed, or the file is a table.
@@ -161,6 +164,6 @@ def open_input(name: str, lines: str = "JSON or of plain text") -> Iterator[IO[b
         yield sys.stdin.buffer
         return
     if bare_name(Path(name)).endswith((".csv", ".tsv")):
-        raise DataError(f"must be lines of {lines}, got a table", path=name)
+        raise DataError(f"must be lines of {lines}, got a table{instead}", path=name)
     with open_lines(Path(name)) as file:
         yield file
