@@ -118,7 +118,7 @@ def rows_of_labels(array: Any, labels: jax.Array) -> jax.Array | None:
     """
     if not is_traced(array) or array.dtype == jnp.bool_:
         return None
-    return (labels | (array == 0)).all(axis=-1)
+    return jnp.all(labels | (array == 0), axis=-1)
 
 
 def on_device(array: Any) -> jax.Array:
