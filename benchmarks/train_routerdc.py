@@ -19,12 +19,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import lazy_loader
 import numpy as np
 import optax
-import torch
 import transformers
 from encode import random_deberta
 from flax import nnx
+from harness import needs
 from jax import lax
 from timing import interleaved
 
@@ -41,6 +42,9 @@ from racer_jax.routers.contrastive import (
     sample_sample_loss,
 )
 from racer_jax.routers.training import TrainState, start, update
+
+# Imported when it is used, so that `--help` and the name of the extra come without it.
+torch = lazy_loader.load("torch")
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = reporting.parse_config(
         Config, "A step of RouterDC with its encoder, against PyTorch.", arguments
     )
+    needs("parity", "torch")
     batches = draw(config)
     with tempfile.TemporaryDirectory() as name:
         folder = (random_minilm if config.model == "minilm" else random_deberta)(Path(name))

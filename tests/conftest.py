@@ -62,8 +62,9 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# A worker may grow by so many bytes before it drops what it compiled.
-_GROWTH = 200_000_000
+# A worker may grow by so many bytes, within a module and at its end, before it drops what it
+# compiled.
+_GROWTH, _GROWTH_OF_A_MODULE = 200_000_000, 40_000_000
 _after_last_drop = [0]
 
 
@@ -74,18 +75,27 @@ def _resident() -> int:
     return 0
 
 
-@pytest.fixture(autouse=True)
-def _small_between_tests() -> Iterator[None]:
-    """Keeps a worker's memory small: programs are in the folder of compiled code.
-
-    What is asked for again is read from there.
-    """
-    yield
-    if _resident() - _after_last_drop[0] > _GROWTH:
+def _drop_compiled_code(growth: int) -> None:
+    """Programs are in the folder of compiled code, and what is asked for again is read from it."""
+    if _resident() - _after_last_drop[0] > growth:
         jax.clear_caches()
         gc.collect()
         give_back()
         _after_last_drop[0] = _resident()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_between_modules() -> Iterator[None]:
+    """Keeps a worker's memory small: what a module compiled is of little use to the next."""
+    yield
+    _drop_compiled_code(_GROWTH_OF_A_MODULE)
+
+
+@pytest.fixture(autouse=True)
+def _small_between_tests() -> Iterator[None]:
+    """The same within a module that compiles much."""
+    yield
+    _drop_compiled_code(_GROWTH)
 
 
 @pytest.fixture(scope="session")

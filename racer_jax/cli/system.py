@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 import time
 
 from racer_jax._distribution import install_command
@@ -77,13 +76,12 @@ def doctor(arguments: argparse.Namespace) -> None:
 
 def _data_cache() -> str:
     """Where `data fetch` keeps what it downloads."""
-    if home := os.environ.get("RACER_JAX_CACHE"):
-        return home
+    from racer_jax.data.download import cache_folder
+
     try:
-        import pooch
+        return str(cache_folder())
     except ImportError:
         return "none (the extra 'fetch' is not installed)"
-    return f"{pooch.os_cache('racer_jax')} (RACER_JAX_CACHE names another)"
 
 
 def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> None:

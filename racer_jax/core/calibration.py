@@ -14,7 +14,15 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_array, as_binary, check_no_nan, check_tie_break, is_traced
+from racer_jax.core.checks import (
+    as_array,
+    as_binary,
+    check_no_nan,
+    check_tie_break,
+    is_traced,
+    nan_as_inf,
+    rows_of_labels,
+)
 from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.miss_ranks import ranks
 from racer_jax.core.nonconformity import TieBroken, augmented_truth, value_and_tie
@@ -55,7 +63,8 @@ def critical_scores(
       tie_break: Optional second keys, uint32 `[..., m + 1]`, from `tie_break`; they order equal E.
 
     Returns:
-      `[...]`; with a tie-break a `TieBroken` pair of `[...]`.
+      `[...]`; with a tie-break a `TieBroken` pair of `[...]`. Under `jit`, where values cannot be
+      refused, NaN counts as +inf, and so does a row with labels other than 0 and 1: as a miss.
 
     Raises:
       TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break`
@@ -83,6 +92,9 @@ def critical_scores(
         )
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
+    nonconformity = nan_as_inf(nonconformity)
+    if (is_labelled := rows_of_labels(correct, right)) is not None:
+        nonconformity = jnp.where(is_labelled[..., None], nonconformity, jnp.inf)
     size = nonconformity.shape[0]
     pads = nonconformity.ndim == 2 and size > 0 and can_pad(nonconformity, right, tie_break)
     if pads:
@@ -223,21 +235,23 @@ def calibrate(
 
     If the calibration queries and a new one are exchangeable, the chance that the set {m : E(x, m)
     <= lambda_hat} of the new query holds no model of its augmented truth set is at most alpha. With
-    the tie-break it is exactly floor(alpha (n + 1)) / (n + 1).
+    the tie-break it is exactly floor(alpha (n + 1)) / (n + 1), where the threshold is finite.
 
     Pure and deterministic; works under the caller's `jit` and `vmap`, where a new alpha does not
     recompile if it is given as an array. Prefer a Python number: its budget is exact, while that of
-    a traced alpha is rounded to the safe side (never one miss too many, at times one too few).
+    a traced alpha is rounded to the safe side (never one miss too many, at times one too few),
+    and one outside (0, 1) gives +inf.
 
     Args:
       critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or the `TieBroken`
-        pair of `critical_scores`. Infinite values are allowed, NaN is not.
+        pair of `critical_scores`. Infinite values are allowed, NaN is not; a traced one is a miss.
       alpha: One risk level in (0, 1), or several `[a]`.
       mask: Which rows are calibration rows, bool or 0/1, `[..., n]`; all by default. The form that
         vmaps over splits.
       tie_break: Second keys of the critical scores, uint32 `[..., n]`, if not given as a pair.
       weights: Under covariate shift, how likely each calibration query is among those to come, up
-        to a factor, finite and above 0, `[..., n]`; equal weights change nothing.
+        to a factor, finite and above 0, `[..., n]` with n up to 8,388,608; equal weights change
+        nothing. They count in steps of 2e-7 of the largest, rounded to the safe side.
       query_weight: The weight of the query to come, `[...]`, on the same scale; by default the
         largest of the calibration queries, which is safe for queries of no more.
 

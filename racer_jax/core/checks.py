@@ -100,6 +100,27 @@ def check_no_nan(name: str, array: jax.Array | np.ndarray) -> None:
         raise ValueError(f"{name} must not be NaN, got NaN at {first_bad(bad)}")
 
 
+def nan_as_inf(array: jax.Array) -> jax.Array:
+    """NaN as +inf where there are no values to look at yet: in no set, and a miss in calibration.
+
+    Compared as integers a NaN is above +inf or, with its sign bit set, as 0 / 0 gives it, below
+    -inf; calibration would then count a hit where no set holds the model.
+
+    Use this after `check_no_nan` when a function compares nonconformity or critical scores.
+    """
+    return jnp.where(jnp.isnan(array), jnp.inf, array) if is_traced(array) else array
+
+
+def rows_of_labels(array: Any, labels: jax.Array) -> jax.Array | None:
+    """Which rows `[...]` hold nothing but 0 and 1; None where that is known of all.
+
+    Use this after `as_binary` when a traced row of anything else must not count as a hit.
+    """
+    if not is_traced(array) or array.dtype == jnp.bool_:
+        return None
+    return (labels | (array == 0)).all(axis=-1)
+
+
 def on_device(array: Any) -> jax.Array:
     """`jnp.asarray`, which compiles a program for each shape of NumPy's arrays; this does not.
 
@@ -126,7 +147,7 @@ def as_binary(name: str, array: Any) -> jax.Array:
             raise ValueError(f"{name} must be 0/1, got {values[bad][0]} at {first_bad(bad)}")
         if not isinstance(array, jax.Array) or len(array.devices()) == 1:
             return on_device(values != 0)  # on the host, where nothing is compiled
-    return jnp.asarray(array != 0)
+    return jnp.asarray(array == 1)
 
 
 def check_tie_break(tie_break: jax.Array | np.ndarray, shape: tuple[int, ...]) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_array, as_binary, check_no_nan
+from racer_jax.core.checks import as_array, as_binary, check_no_nan, first_bad, is_traced
 
 _STEPS = 60
 
@@ -33,8 +34,8 @@ def _misses(critical: jax.Array, threshold: jax.Array, temperature: float) -> ja
 def _root(critical: jax.Array, budget: jax.Array, temperature: float, rows: jax.Array) -> jax.Array:
     """The threshold `[...]` at which the soft misses of the rows come to the budget."""
     reach = 40 * temperature
-    inside = jnp.where(rows, critical, jnp.nan)
-    low, high = jnp.nanmin(inside, axis=-1) - reach, jnp.nanmax(inside, axis=-1) + reach
+    low = jnp.where(rows, critical, jnp.inf).min(axis=-1) - reach
+    high = jnp.where(rows, critical, -jnp.inf).max(axis=-1) + reach
 
     def halve(_: int, edges: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = edges
@@ -64,8 +65,10 @@ def soft_threshold(
     r"""A differentiable stand-in for `calibrate`, for training alone: it promises nothing.
 
     Args:
-      critical_scores: c(x), finite, floating `[..., n]`, such as those of half a batch.
-      alpha: The risk level, in (0, 1), with alpha (n + 1) at least 1.
+      critical_scores: c(x), finite where they count, floating `[..., n]`, such as those of half a
+        batch. Under the null mode `free` mask the queries that no model can answer: theirs is -inf.
+      alpha: The risk level, in (0, 1), with alpha (n + 1) at least 1 for the n rows that count; it
+        may be traced.
       temperature: T, above 0: how far around the threshold a score counts as near it. A tenth of
         the spread of the scores is a start.
       mask: Which rows count, bool or 0/1 `[..., n]`; all by default.
@@ -75,7 +78,7 @@ def soft_threshold(
 
     Raises:
       TypeError: If the scores are not floating.
-      ValueError: If a score is NaN, or an option is out of range.
+      ValueError: If a score that counts is not finite, or an option is out of range.
 
     References:
       Stutz, Dvijotham, Cemgil and Doucet, "Learning Optimal Conformal Classifiers", 2022, with the
@@ -92,17 +95,34 @@ def soft_threshold(
     """
     critical = as_array("critical_scores", critical_scores)
     check_no_nan("critical_scores", critical)
-    num = critical.shape[-1]
-    if not 0 < alpha < 1 or alpha * (num + 1) < 1:
-        raise ValueError(
-            f"alpha must be in (0, 1) and at least 1 / (n + 1) = {1 / (num + 1):.4g}, got {alpha}"
-        )
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    rows = jnp.ones(num, bool) if mask is None else as_binary("mask", mask)
+    rows = jnp.ones(critical.shape[-1], bool) if mask is None else as_binary("mask", mask)
     rows = jnp.broadcast_to(rows, critical.shape)
-    budget = alpha * (rows.sum(axis=-1) + 1) - 0.5
-    return _root(critical, budget.astype(critical.dtype), temperature, rows)
+    _check_scores_that_count(critical, rows)
+    num = rows.sum(axis=-1)
+    if not is_traced(alpha, rows):
+        least = int(num.min())
+        if not 0 < alpha < 1 or alpha * (least + 1) < 1:
+            raise ValueError(
+                f"alpha must be in (0, 1) and at least 1 / (n + 1) = {1 / (least + 1):.4g}, got "
+                f"{alpha}"
+            )
+    budget = (alpha * (num + 1) - 0.5).astype(critical.dtype)
+    # What does not count may be infinite, which no sum may see.
+    return _root(jnp.where(rows, critical, 0), budget, temperature, rows)
+
+
+def _check_scores_that_count(critical: jax.Array, rows: jax.Array) -> None:
+    """Refuses infinite scores of rows that count, where there are values to look at."""
+    if is_traced(critical, rows):
+        return
+    values = np.asarray(critical, np.float64)
+    if (bad := np.asarray(rows) & ~np.isfinite(values)).any():
+        raise ValueError(
+            f"critical_scores must be finite, got {values[bad][0]} at {first_bad(bad)}; leave such "
+            "rows out with mask"
+        )
 
 
 def soft_set_size(nonconformity: ArrayLike, threshold: ArrayLike, temperature: float) -> jax.Array:

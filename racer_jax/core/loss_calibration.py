@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 from racer_jax.core.checks import is_traced
 from racer_jax.core.float_keys import common_dtype, float_keys, from_integers, without_sign_of_zero
 from racer_jax.core.losses import TICKS, SetLoss
-from racer_jax.core.miss_ranks import farey_floor
+from racer_jax.core.miss_ranks import farey_floor, rounded_down
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.order_statistics import varying_like
 from racer_jax.core.padding import can_pad, padded
@@ -37,7 +37,7 @@ _TOP = np.uint32(0xFFFFFFFF)
 # A denominator up to here leaves room for the long division in int32.
 MOST_DENOMINATOR = 700_000_000
 # Steps up to which the sums of their lowest bytes fit into an int32.
-_MOST_STEPS = 1 << 23
+MOST_STEPS = 1 << 23
 Pair = tuple[jax.Array, jax.Array]
 
 
@@ -231,14 +231,13 @@ def divided(
 def _traced_budget(alpha: jax.Array, num: jax.Array, bound: Fraction) -> Pair:
     """The budget alpha (n + 1) - 1 in losses for a traced alpha `[a]`; rounds to the safe side."""
     # As in `calibrate`; one rounding more where alpha is divided by a bound.
-    slack = alpha.astype(jnp.float32) * (1 - 2.0**-22)
+    slack = rounded_down(alpha, float(bound))
     if bound != 1:
         slack = slack * np.float32(1 / float(bound)) * (1 - 2.0**-22)
     slack = jnp.expand_dims(slack, tuple(range(num.ndim)))
     losses = slack * (num + 1).astype(jnp.float32)[..., None]
     whole = jnp.floor(losses)
     ticks = jnp.floor((losses - whole) * np.float32(TICKS) * (1 - 2.0**-22))
-    # A traced NaN must not become a licence to lose.
     safe = slack > 0
     whole = jnp.where(safe, whole.astype(jnp.int32) - 1, -1)
     return _pair_of_losses(whole, jnp.where(safe, ticks.astype(jnp.int32), 0))
@@ -342,9 +341,9 @@ def calibrate_loss(
             "loss must be a SetLoss, from grade_loss, set_loss or weighted_loss; got "
             f"{type(loss).__name__}"
         )
-    if loss.start.shape[-1] * loss.step.shape[-1] > _MOST_STEPS:
+    if loss.start.shape[-1] * loss.step.shape[-1] > MOST_STEPS:
         raise ValueError(
-            f"loss must have at most {_MOST_STEPS} steps, got {loss.start.shape[-1]} queries of "
+            f"loss must have at most {MOST_STEPS} steps, got {loss.start.shape[-1]} queries of "
             f"{loss.step.shape[-1]} steps"
         )
     rows, num = checked_rows(loss.start, mask)

@@ -30,6 +30,7 @@ from racer_jax.core.checks import (
     check_tie_break,
     first_bad,
     is_traced,
+    nan_as_inf,
 )
 from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.nonconformity import TieBroken
@@ -109,9 +110,9 @@ class SetLoss:
 
 
 def _ticks(values: jax.Array, bound: Fraction) -> jax.Array:
-    """Numbers in [0, bound] as whole ticks, int32, to the nearest."""
-    scale = np.float32(float(TICKS / bound))
-    return jnp.rint(values.astype(jnp.float32) * scale).astype(jnp.int32)
+    """Numbers in [0, bound] as whole ticks, int32, to the nearest; a NaN is the bound."""
+    ticks = jnp.rint(values.astype(jnp.float32) * np.float32(float(TICKS / bound)))
+    return jnp.where(jnp.isnan(ticks), np.float32(TICKS), ticks).astype(jnp.int32)
 
 
 def _check_range(name: str, values: jax.Array, bound: Fraction) -> None:
@@ -145,6 +146,7 @@ def _entries(
             "nonconformity must have shape [..., n, m + 1] with n, m >= 1, null model last, got "
             f"{entries.shape}"
         )
+    entries = nan_as_inf(entries)
     if tie_break is None:
         return entries, None
     check_tie_break(tie_break, entries.shape)
@@ -228,6 +230,10 @@ def grade_loss(
             "grades must have shape [..., n, m] where nonconformity has [..., n, m + 1], got "
             f"{values.shape} and {entries.shape}"
         )
+    if is_traced(values):  # a grade of NaN: as if no model had one, and none were in any set
+        is_graded = ~jnp.isnan(values).any(axis=-1, keepdims=True)
+        values = jnp.where(is_graded, values, 0)
+        entries = jnp.where(is_graded, entries, jnp.inf)
     top = np.float32(float(bound))
     nothing = ~(values > 0).any(axis=-1, keepdims=True)
     null = jnp.where(nothing, top, np.float32(0)).astype(values.dtype)

@@ -61,17 +61,31 @@ def _floor_multiples(alphas: Sequence[Fraction], t: jax.Array, limit: int) -> ja
     return lax.scan(bit, (zero, zero), shifts)[0][0]
 
 
+def rounded_down(alpha: jax.Array, bound: float = 1.0) -> jax.Array:
+    """A traced level as float32, below the decimal that was meant; 0 where it is not in (0, bound).
+
+    Reading a decimal rounds it by half a unit in the last place of its dtype; 2**-22 covers that of
+    float32 and what is computed with it.
+
+    Raises:
+      TypeError: If it is not floating.
+
+    Use this when an alpha is known under `jit` alone: a NaN, or 10 for 10%, must not become a
+    licence to miss.
+    """
+    if not jnp.issubdtype(alpha.dtype, jnp.floating):
+        raise TypeError(f"alpha must be floating where it is traced, got dtype {alpha.dtype}")
+    level = alpha.astype(jnp.float32) * (1 - 2.0 ** -min(22, jnp.finfo(alpha.dtype).nmant))
+    return jnp.where((alpha > 0) & (alpha < bound), level, 0)
+
+
 def _traced_rank(alpha: jax.Array, n: jax.Array) -> jax.Array:
     """Rank n - b for a traced alpha; `n` [..., 1].
 
     Rounds down the budget wherever the decimal is in doubt.
     """
     alpha = jnp.expand_dims(alpha, tuple(range(n.ndim - 1)))
-    # Reading alpha, converting n and the product each round by 2**-24 at most; 2**-22 covers them.
-    slack = alpha.astype(jnp.float32) * (1 - 2.0**-22)
-    budget = jnp.floor(slack * (n + 1).astype(jnp.float32)).astype(jnp.int32) - 1
-    # A traced NaN compares false with everything; it must not become a licence to miss.
-    return n - jnp.where(alpha > 0, budget, -1)
+    return n - (jnp.floor(rounded_down(alpha) * (n + 1).astype(jnp.float32)).astype(jnp.int32) - 1)
 
 
 def ranks(alpha: Alpha, num: int | np.ndarray | jax.Array, limit: int) -> tuple[jax.Array, bool]:

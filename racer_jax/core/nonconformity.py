@@ -21,7 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_array, as_binary, check_no_nan, check_scores, check_tie_break
+from racer_jax.core.checks import (
+    as_array,
+    as_binary,
+    check_no_nan,
+    check_scores,
+    check_tie_break,
+    nan_as_inf,
+)
 from racer_jax.core.keys import check_key
 
 NullMode = Literal["paper", "free", "never"]
@@ -60,6 +67,7 @@ def value_and_tie(
         numbers, tie_break = numbers
     value = as_array(name, numbers)
     check_no_nan(name, value)
+    value = nan_as_inf(value)
     if value.ndim < 1 or value.shape[-1] < 1:
         raise ValueError(f"{name} must have shape [..., n] with n >= 1, got {value.shape}")
     if tie_break is None:

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_array, as_binary, check_no_nan, check_tie_break
+from racer_jax.core.checks import (
+    as_array,
+    as_binary,
+    check_no_nan,
+    check_tie_break,
+    nan_as_inf,
+)
 from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.nonconformity import TieBroken, augmented_truth
 from racer_jax.core.padding import can_pad, first_rows, padded
@@ -27,13 +33,14 @@ def prediction_sets(
         model last.
       threshold: lambda, floating, any shape `[...]` that broadcasts against the axes before `n`:
         `[a]` thresholds on `[n, m + 1]` give `[a, n, m + 1]`. With a tie-break the `TieBroken` pair
-        that `calibrate` returned.
+        that `calibrate` returned. A Python float is read in the dtype of `nonconformity`.
       tie_break: Second keys, uint32, the shape of `nonconformity`; required with, and only with, a
         `TieBroken` threshold. Pairs (E, U) are then compared lexicographically, as they were in
         calibration.
 
     Returns:
-      bool `[..., n, m + 1]`, null model last.
+      bool `[..., n, m + 1]`, null model last. Under `jit`, where values cannot be refused, a model
+      with NaN is in no set, and a threshold of NaN is +inf.
 
     Raises:
       TypeError: If an array is not floating, or `tie_break` not uint32.
@@ -60,12 +67,15 @@ def prediction_sets(
             "queries, and a "
             "tie_break needs a threshold calibrated with one"
         )
+    if isinstance(threshold, float):  # in the precision of what it is compared with
+        threshold = jnp.asarray(threshold, nonconformity.dtype)
     value, tie = (
         threshold if isinstance(threshold, TieBroken) else (as_array("threshold", threshold), None)
     )
     if jnp.issubdtype(value.dtype, jnp.integer):
         value = value.astype(nonconformity.dtype)
     check_no_nan("threshold", value)
+    value = nan_as_inf(value)
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
     inside: jax.Array
@@ -173,7 +183,13 @@ def _check_pair(sets: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Arr
             f"correct must have shape [..., m] where sets has [..., m + 1], got {correct.shape} "
             f"and {sets.shape}"
         )
-    batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
+    try:
+        batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
+    except ValueError:
+        raise ValueError(
+            f"sets and correct must have leading axes that broadcast, got shapes {sets.shape} and "
+            f"{correct.shape}"
+        ) from None
     return jnp.broadcast_to(sets, (*batch, sets.shape[-1])), jnp.broadcast_to(
         correct, (*batch, correct.shape[-1])
     )

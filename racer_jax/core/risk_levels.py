@@ -182,6 +182,17 @@ def _levels(alpha: Alpha) -> tuple[list[Level], bool]:
     return levels, scalar
 
 
+def exact_budgets(levels: Sequence[Fraction], n: int) -> list[int]:
+    """The `miss_budget` of levels that are read already.
+
+    Use this when the same levels meet several numbers of calibration queries.
+
+    >>> exact_budgets([Fraction(29, 100)], 99)
+    [28]
+    """
+    return [floor(level * (n + 1)) - 1 for level in levels]
+
+
 def miss_budget(alpha: Alpha, n: int) -> Any:
     r"""Number of calibration queries the threshold may miss: b = floor(alpha (n + 1)) - 1, exactly.
 
@@ -209,7 +220,7 @@ def miss_budget(alpha: Alpha, n: int) -> Any:
     """
     check_count("n", n)
     fractions, scalar = exact_alphas(alpha)
-    budgets = [floor(fraction * (int(n) + 1)) - 1 for fraction in fractions]
+    budgets = exact_budgets(fractions, int(n))
     return budgets[0] if scalar else np.asarray(budgets, dtype=np.int64)
 
 

@@ -2,7 +2,8 @@ r"""Calibration under covariate shift on a device: queries count by how likely t
 
 The threshold of a query with weight w(x) is inf{lambda : (sum of w_i over c_i > lambda, plus w(x))
 <= alpha (sum of w_i + w(x))}. Weights are ticks of the largest, so that sums are exact and equal
-weights give `calibrate` bit for bit; a weight is off by at most half a tick.
+weights give `calibrate` bit for bit. What may be lost is rounded up to whole ticks, and the sum of
+which alpha is a share is rounded down.
 """
 
 from fractions import Fraction
@@ -15,13 +16,14 @@ from jax.typing import ArrayLike
 from racer_jax.core.checks import as_array, check_no_nan, first_bad, is_traced
 from racer_jax.core.loss_calibration import (
     MOST_DENOMINATOR,
+    MOST_STEPS,
     Pair,
     divided,
     threshold_at_loss,
     total,
 )
 from racer_jax.core.losses import TICKS, SetLoss
-from racer_jax.core.miss_ranks import farey_floor
+from racer_jax.core.miss_ranks import farey_floor, rounded_down
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Alpha, exact_alphas
 
@@ -58,6 +60,10 @@ def weighted_threshold(
             f"weights must have shape [..., {value.shape[-1]}] like critical_scores {value.shape}, "
             f"got {weight.shape}"
         )
+    if value.shape[-1] > MOST_STEPS:
+        raise ValueError(
+            f"weights are for at most {MOST_STEPS:,} calibration queries, got {value.shape[-1]:,}"
+        )
     shape = jnp.broadcast_shapes(value.shape, weight.shape, () if mask is None else mask.shape)
     weight = jnp.broadcast_to(weight, shape)
     rows = jnp.ones(shape, bool) if mask is None else jnp.broadcast_to(mask, shape)
@@ -66,11 +72,13 @@ def weighted_threshold(
     if query_weight is not None:
         query = jnp.broadcast_to(_checked("query_weight", query_weight), top.shape)
         top = jnp.maximum(top, query)
-    ticks = jnp.rint(weight / top[..., None] * TICKS).astype(jnp.int32)
-    # Rounded up: what the query itself may lose is not to be understated.
-    query_ticks = jnp.ceil(query / top * TICKS).astype(jnp.int32)
-    high, low = total(jnp.where(rows, ticks, 0))
-    high, low = high + (query_ticks >> 16), low + (query_ticks & 0xFFFF)
+    exact = weight / top[..., None] * TICKS
+    # Rounded up: what a query may lose is not to be understated. Rounded down: what it adds to the
+    # sum of which alpha is a share.
+    ticks, query_ticks = (jnp.ceil(x).astype(jnp.int32) for x in (exact, query / top * TICKS))
+    high, low = total(jnp.where(rows, jnp.floor(exact).astype(jnp.int32), 0))
+    query_least = jnp.floor(query / top * TICKS).astype(jnp.int32)
+    high, low = high + (query_least >> 16), low + (query_least & 0xFFFF)
     high, low = high + (low >> 16), low & 0xFFFF
     (most_high, most_low), scalar = _share(alpha, high[..., None], low[..., None])
     most_low = most_low - (query_ticks & 0xFFFF)[..., None]
@@ -97,8 +105,7 @@ def _share(alpha: Alpha, high: jax.Array, low: jax.Array) -> tuple[Pair, bool]:
         if level.ndim > 1:
             raise ValueError(f"alpha must be a scalar or have shape [a], got shape {level.shape}")
         # Rounded down wherever the decimal is in doubt, as in `calibrate`.
-        slack = jnp.atleast_1d(level).astype(jnp.float32) * (1 - 2.0**-22)
-        slack = jnp.expand_dims(jnp.where(slack > 0, slack, 0), tuple(range(ndim - 1)))
+        slack = jnp.expand_dims(rounded_down(jnp.atleast_1d(level)), tuple(range(ndim - 1)))
         number = slack * (high.astype(jnp.float32) * 2**16 + low.astype(jnp.float32))
         whole = jnp.floor(number * (1 - 2.0**-22) / 2**16)
         rest = jnp.floor(number * (1 - 2.0**-22) - whole * 2**16)

@@ -117,6 +117,21 @@ CORPORA: Mapping[str, Corpus] = MappingProxyType(
 )
 
 
+def cache_folder() -> Path:
+    """The folder in which `fetch` keeps its corpora where none is named.
+
+    Use this when you look for what was downloaded.
+
+    Raises:
+      ImportError: If the extra `fetch` is not installed.
+    """
+    try:
+        import pooch
+    except ImportError:
+        raise ImportError(f"fetching needs pooch: {install_command('fetch')}") from None
+    return Path(pooch.utils.cache_location(pooch.os_cache("racer_jax"), env="RACER_JAX_CACHE"))
+
+
 def fetch(
     corpus: str,
     folder: str | Path | None = None,
@@ -146,17 +161,11 @@ def fetch(
     """
     if corpus not in CORPORA:
         raise ValueError(f"corpus must be one of {tuple(CORPORA)}, got {corpus!r}")
-    try:
-        import pooch
-    except ImportError:
-        raise ImportError(f"fetching needs pooch: {install_command('fetch')}") from None
+    default = cache_folder() / corpus  # first of all: the extra may not be installed
+    import pooch
+
     source = CORPORA[corpus]
-    if folder is None:
-        folder = (
-            Path(pooch.utils.cache_location(pooch.os_cache("racer_jax"), env="RACER_JAX_CACHE"))
-            / corpus
-        )
-    folder = Path(folder)
+    folder = default if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     download = _Download(folder, sys.stderr.isatty() if progress is None else progress)
     pooch.get_logger().setLevel("WARNING")

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from racer_jax.montecarlo.packed_bits import (
@@ -144,11 +145,10 @@ def tile_values(
     # One column where the number of calibration rows is fixed, one a lane where it varies with the
     # split.
     ranks = plan.ranks
-    rows = num if ranks.rank.shape[1] > 1 else jnp.full(1, ranks.least)
-    rank = ranks.rank[:, rows - ranks.least]
-    position = select(calibration, before, jnp.minimum(rank, rows[None]), ranks.guess, shape.width)
-    infinite = rank > rows[None]
-    position = jnp.where(infinite, plan.num_queries, position)
+    column = num - ranks.least if ranks.rank.shape[1] > 1 else np.zeros(1, np.int32)
+    rank, floor, last = (table[:, column] for table in ranks[:3])
+    position = select(calibration, before, rank, ranks.guess, shape.width)
+    position = jnp.maximum(position, floor)
 
     sizes = {"test": plan.num_queries - num}
     if "validation" in parts:
@@ -158,7 +158,7 @@ def tile_values(
     # the calibration queries above it.
     misses = None
     if shape.distinct:
-        misses = (plan.num_queries - 1 - position) - (rows[None] - rank)
+        misses = last - position
 
     result: dict[str, Any] = {}
     if shape.means:

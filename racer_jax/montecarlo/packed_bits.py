@@ -171,15 +171,16 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     def running(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total, out = state
-        out = lax.dynamic_update_index_in_dim(out, total, i, 1)
-        return total + lax.dynamic_index_in_dim(rows, i, 1, keepdims=False), out
+        row = lax.dynamic_index_in_dim(rows, i, 1, keepdims=False)
+        return total + row, lax.dynamic_update_index_in_dim(out, total, i, 1)
 
     # The sums of whole segments first: then each row is written once, and all are computed once.
-    zero = jnp.zeros(lanes, jnp.int32)
-    total, before = lax.scan(lambda total, row: (total + row, total), zero, rows.sum(axis=1))
-    start = (before, jnp.zeros(rows.shape, jnp.int32))
-    sums = lax.fori_loop(0, rows.shape[1], running, start)[1]
-    return sums.reshape(-1, lanes)[:num], total
+    # There are about as many pairs of them as rows, so no loop is needed for theirs.
+    of_segment = rows.sum(axis=1)
+    earlier = np.tri(segments, k=-1, dtype=bool)[:, :, None]
+    before = jnp.where(earlier, of_segment[None], 0).sum(axis=1)
+    sums = lax.fori_loop(0, rows.shape[1], running, (before, rows))[1]
+    return sums.reshape(-1, lanes)[:num], before[-1] + of_segment[-1]
 
 
 def running_counts(byte: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:

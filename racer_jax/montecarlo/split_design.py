@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.risk_levels import Alpha, Budget, budget_of, exact_alphas
+from racer_jax.core.risk_levels import Alpha, Budget, budget_of, exact_alphas, exact_budgets
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.montecarlo.packed_bits import (
     BLOCK,
@@ -115,7 +115,7 @@ class Design(NamedTuple):
         if alpha is not None and budget is None:
             levels = exact_alphas(alpha)[0]  # read once, for every n
             numbers = range(self.least, self.most + 1)
-            return np.stack([budget_of(levels, n) for n in numbers], axis=1)
+            return np.array([exact_budgets(levels, n) for n in numbers], np.int64).T
         if self.least < self.most:
             raise ValueError(
                 "budget needs a fixed number of calibration rows, and with these questions it "
@@ -331,13 +331,18 @@ class Ranks(NamedTuple):
     Use this when you read what `rank_plan` returns.
 
     Attributes:
-      rank: Rank k = n - b by level and by number n of calibration rows above the least, int32
-        `[a, r]`.
+      rank: Rank k = n - b by level and by number n of calibration rows above the least, at most n,
+        int32 `[a, r]`.
+      floor: Lowest position of the threshold: N where no query is it, as k is n + 1; 0 otherwise,
+        int32 `[a, r]`.
+      last: Position of the threshold if no test query were missed, N - 1 - b, int32 `[a, r]`.
       least: The least n.
       guess: First word of the bracket in which to look for it, int32 `[a]`.
     """
 
     rank: Leaf
+    floor: Leaf
+    last: Leaf
     least: Leaf
     guess: Leaf
 
@@ -376,10 +381,17 @@ def rank_plan(design: Design, budget: np.ndarray) -> tuple[Ranks, int]:
     Returns:
       The `Ranks`, and the width of the brackets in words.
     """
-    rank = np.arange(design.least, design.most + 1) - budget
+    num = np.arange(design.least, design.most + 1)
+    rank = num - budget
     size, middle = design.num_queries, (design.least + design.most) / 2
     num_words = -(-size // 32)
     width = bracket_width(size, design.least, design.most)
     centre = rank.mean(axis=1) * (size + 1) / (middle + 1) / 32
     guess = np.clip(np.round(centre - width / 2).astype(np.int64), 0, num_words - width)
-    return Ranks(rank.astype(np.int32), np.int32(design.least), guess.astype(np.int32)), width
+    return Ranks(
+        rank=np.minimum(rank, num).astype(np.int32),
+        floor=np.where(rank > num, size, 0).astype(np.int32),
+        last=(size - 1 - budget).astype(np.int32),
+        least=np.int32(design.least),
+        guess=guess.astype(np.int32),
+    ), width

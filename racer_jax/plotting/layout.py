@@ -115,11 +115,6 @@ class Panels(NamedTuple):
         columns = legend_columns(list(entries), width, 0.9 * size)
         below = 0.08 + math.ceil(len(entries) / columns) * 0.9 * size * 1.5 / 72
         figure.suptitle(lines, fontsize=1.1 * size)
-        for panel in self.axes.flat:
-            for axis in (panel.xaxis, panel.yaxis):
-                # Matplotlib lays out all ticks once more to place a label that is not there.
-                if not axis.get_label_text():
-                    axis.set_label_coords(0.5, 0.0)
         if entries:
             figure.legend(
                 list(entries.values()),

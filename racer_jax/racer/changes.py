@@ -88,8 +88,9 @@ class ChangeableRacer(RacerState):
 
         Its threshold is the one that calibrating the remaining pool on the same queries gives, so
         the risk is at most alpha again: the chance that no called model is right although one of
-        those that are left is. The old threshold promises nothing for them. The router and its scores stay as
-        they are; the order of RACER-J and the static order is made anew from the training rows.
+        those that are left is. The old threshold promises nothing for them. The router and its
+        scores stay as they are; the order of RACER-J and the static order is made anew from the
+        training rows.
 
         Use this when a model is retired, too dear or down; routing around it by hand breaks the
         promise.

@@ -90,7 +90,7 @@ def _assumption(
         who = f"the {int(num.sum()):,} calibration queries"
         return words.assumption.format(who=who, of=""), ""
     keeps = ~is_lost if not is_lost.all() else np.ones_like(is_lost)
-    names = [name for name, keep in zip(calibration.groups, keeps, strict=True) if keep]
+    names = [name for name, stays in zip(calibration.groups, keeps, strict=True) if stays]
     counts = zip(names, num[keeps].tolist(), strict=True)
     who = f"the calibration queries of their group ({', '.join(f'{n} {c:,}' for n, c in counts)})"
     of, where = "", ", in each group"

@@ -87,6 +87,10 @@ def write_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.image import imsave
 
+    for axis in (axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)):
+        # Matplotlib lays out all ticks once more to place a label, even one that is not there.
+        if not axis.get_label_text():
+            axis.set_label_coords(0.5, 0.0)
     kind = Path(path).suffix.removeprefix(".")
     dpi = 150 if figure.get_figwidth() > 7 else 200
     if kind == "png":  # `savefig` would lay it out once without drawing, and once more to draw

@@ -161,7 +161,7 @@ class BudgetThreshold(NamedTuple):
 
     Attributes:
       threshold: The threshold; -inf where not even the cheapest non-empty sets are within the
-        budget.
+        budget: no model is called but those with E = -inf (`call_at_least`).
       mean_cost: Mean cost of a calibration query at this threshold, dollars.
       bound: Largest possible cost of a query, dollars; the guarantee holds only if no query costs
         more.
@@ -202,7 +202,8 @@ def calibrate_budget(
     Raises:
       TypeError: If `nonconformity` is not floating or costs are not numeric.
       ValueError: If shapes do not fit, a cost is missing or negative, costs vary and `most` is not
-        given, a cost is above it, or the budget is not positive.
+        given, a cost is above it, or the budget is not positive or below what the models cost that
+        are called for every query.
 
     References:
       Angelopoulos, Bates, Fisch, Lei and Schuster, "Conformal Risk Control", 2024, Theorem 1, with
@@ -236,7 +237,13 @@ def calibrate_budget(
     within = (total[last] + bound) / (num + 1) <= budget * (1 + 1e-12)
     within &= entries < np.inf
     if not within.any():
-        return BudgetThreshold(-float("inf"), 0.0, bound)
+        always = float(dollars[value[:, :-1].ravel() == -np.inf].sum())  # of `call_at_least`
+        if always:
+            raise ValueError(
+                f"budget must be at least {(always + bound) / (num + 1):.4g}, what the models cost "
+                f"that are called for every query (E = -inf), got {budget:g}"
+            )
+        return BudgetThreshold(-float("inf"), always / num, bound)
     best = int(np.flatnonzero(within)[-1])
     return BudgetThreshold(float(entries[best]), float(total[last][best] / num), bound)
 

@@ -91,7 +91,7 @@ def calibrate_selective(
         if not num_answered or bdtr(misses, num_answered, level) > delta:
             return best._replace(num_tested=i)
         upper = clopper_pearson_upper(misses, num_answered, delta)
-        best = Selective(float(threshold), num_answered / num, misses / num_answered, upper, i)
+        best = Selective(float(at), num_answered / num, misses / num_answered, upper, i)
     return best
 
 

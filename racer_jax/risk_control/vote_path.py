@@ -59,6 +59,17 @@ class PathStates(NamedTuple):
     for_leader: jax.Array
 
 
+def _rounding(weights: jax.Array) -> jax.Array:
+    """By how much two sums of weights may be off together; 0 where every sum is exact.
+
+    Multiples of a unit of which the total has less than 2**24 have exact sums in any order.
+    """
+    total = weights.sum()
+    unit = jnp.ldexp(jnp.float32(1), jnp.frexp(total)[1] - 24)
+    is_exact = (jnp.rint(weights / unit) * unit == weights).all()
+    return jnp.where(is_exact, 0, 2 * len(weights) * jnp.finfo(jnp.float32).eps * total)
+
+
 def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
     """The states of one path `[b]`."""
     num_calls = len(answers)
@@ -80,8 +91,9 @@ def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
 
     # A rival can still gain all the weight that is left. With exactly that much it ties, and a tie
     # goes to the answer that was there first; an answer no model has given yet comes last.
-    weight_after = weights.sum() - jnp.cumsum(weights)
     first_call = jnp.arange(num_calls)[None, :]
+    weight_after = weights.sum() - jnp.cumsum(weights) + _rounding(weights)
+    weight_after = jnp.where(first_call[0] < num_calls - 1, weight_after, 0.0)
     leader_first = jnp.where(for_leader, first_call, num_calls).min(axis=1, keepdims=True)
     leader_sum = jnp.where(for_leader, sums, 0.0).max(axis=1)
     reach, total = sums + weight_after[:, None], leader_sum[:, None]
@@ -114,7 +126,9 @@ def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
 
     The leader is *decided* when its sum is above that of every other answer by more than all the
     weight that is left (or by exactly that much where a tie goes to the leader): then it is the
-    answer of the full vote, whatever the models left say. That needs weights of at least 0.
+    answer of the full vote, whatever the models left say. That needs weights of at least 0. Where
+    their sums are not exact in float32 (decimals such as .1), what rounding may add counts as
+    weight that is left.
 
     Use this when the answers of a whole pool are logged and you want to know what calling it one by
     one would have seen.

@@ -1,6 +1,7 @@
 r"""MLPR: a multilayer perceptron with a sigmoid for each model, trained by cross-entropy."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,7 +16,7 @@ from jax.typing import ArrayLike
 
 from racer_jax.core.checks import on_device
 from racer_jax.core.keys import check_key
-from racer_jax.core.threefry import at, bits, folded_each, split_each
+from racer_jax.core.threefry import at, bits, folded_each, split_each, written_out
 from racer_jax.encoders.arithmetic import drop, dropout_words
 from racer_jax.encoders.base import Parts, Read, Save
 from racer_jax.encoders.layers import Linear
@@ -24,6 +25,9 @@ from racer_jax.routers.modules import module_arrays, module_from
 from racer_jax.routers.report import TrainingReport, first_of, fit_over_keys, split_rows
 from racer_jax.routers.run_keys import RunKeys, run_keys
 from racer_jax.routers.training import Fitted, OptimizerConfig, Rounds, fit_in_memory
+
+# First weights of all seeds together up to which they are drawn on the host.
+_HOST_WEIGHTS = 1 << 21
 
 
 class Standardizer(nnx.Variable[Any]):
@@ -230,7 +234,7 @@ class _Start(NamedTuple):
       keys: The keys of the runs; of each step those of its hidden layers.
     """
 
-    kernels: list[np.ndarray]
+    kernels: list[Any]
     keys: RunKeys
 
 
@@ -240,22 +244,39 @@ def _start(keys: jax.Array, num_rows: int, dim: int, num_models: int, config: ML
     widths = [dim, *config.hidden, num_models]
     # A layer of Flax takes two keys in turn, for its kernel and for its bias, which is zero.
     layers = folded_each(at(both, (..., 0)), 2 * np.arange(len(widths) - 1))
-    kernels = [
-        np.stack([_kernel(at(layers, (k, i)), shape) for k in range(len(keys))])
-        for i, shape in enumerate(pairwise(widths))
-    ]
+    kernels = [_kernels(at(layers, (..., i)), shape) for i, shape in enumerate(pairwise(widths))]
     steps_per_epoch = -(-num_rows // config.batch_size)
     sizes = num_rows, config.batch_size, steps_per_epoch, config.max_epochs
     run = run_keys(at(both, (..., 1)), *sizes)
     return _Start(kernels, run._replace(steps=split_each(run.steps, len(config.hidden))))
 
 
-def _kernel(key: jax.Array, shape: tuple[int, int]) -> np.ndarray:
-    """`variance_scaling(1 / 3, "fan_in", "uniform")` on the host, to the bit, float32 `[a, b]`."""
-    share = ((bits(key, shape) >> 9) | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
-    width = np.sqrt(np.float32(3) * np.float32(1 / 3 / shape[0]))
-    kernel: np.ndarray = (2 * share - 1) * width
-    return kernel
+def _kernels(keys: jax.Array, shape: tuple[int, int]) -> Any:
+    """`variance_scaling(1 / 3, "fan_in", "uniform")` for each key, to the bit, `[k, a, b]`.
+
+    A few are drawn on the host, which compiles nothing. The weights of 64 seeds take NumPy half a
+    second, in which an accelerator has trained them all.
+    """
+    if len(keys) * math.prod(shape) > _HOST_WEIGHTS:
+        return _device_kernels(keys, shape)
+    words = np.stack([bits(at(keys, k), shape) for k in range(len(keys))])
+    return _uniform_kernels(words, shape[0])
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _device_kernels(keys: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """`_kernels` on the device."""
+    kernels: jax.Array = _uniform_kernels(
+        jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint32))(written_out(keys)), shape[0]
+    )
+    return kernels
+
+
+def _uniform_kernels(words: Any, fan_in: int) -> Any:
+    """Weights of random words, of NumPy or of JAX."""
+    share = ((words >> 9) | np.uint32(0x3F800000)).view(np.float32) - np.float32(1)
+    width = np.sqrt(np.float32(3) * np.float32(1 / 3 / fan_in))
+    return (2 * share - 1) * width
 
 
 def _fit(begin: _Start, arrays: Any, config: MLPConfig) -> tuple[Any, Fitted]:

@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_dry_run_on_tiny_shapes_shows_every_line(tmp_path):
+    options = ["--size", "tiny", "--tests", "0", "--rounds", "2"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/device.py"), "--size", "tiny", "--tests", "0"],
+        [sys.executable, str(ROOT / "benchmarks/device.py"), *options],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,

@@ -264,6 +264,9 @@ TRIES = {
         log(*LISTS, law=list(rows([1.0]))), "--metric", "toy=a", "--groups", "*=all"
     ),
     "scores": csv("a.csv", LONG.format("score", 0.7, 0, 0, 1)),
+    "scores, and other names": csv(
+        "a.csv", "question,llm,score\na?,x,0.7\na?,y,0\nb?,x,0\nb?,y,1\n"
+    ),
     "assertions of latency alone": edited(log_samples.promptfoo, only_latency),
     "a benchmark of a folder": with_options(
         of(lambda folder: samples.routellm(folder).parent),
@@ -334,7 +337,7 @@ def typed(name, words, error):
         if OPEN[name] is None:
             return without(words, OPTIONS[remedy.options[0][0]].flag)
         return [*words, *OPEN[name]]
-    both = " and {}" in remedy.sentence
+    both = any(together in remedy.sentence for together in (" and {}", "{} {}"))
     chosen = Remedy(" ".join("{}" for _ in remedy.options), *remedy.options)
     if not both:
         chosen = Remedy("{}", remedy.options[0])

@@ -77,7 +77,7 @@ def test_a_retired_model_is_taken_out_as_the_error_says(folder, made, capsys):
     ):
         said = run(line, capsys, 1).err
         assert "two.csv: the table has no model " in said
-        assert "got none of medium" in said
+        assert "no model 'medium'" in said
         assert "calibrate it with --without medium" in said
     line = "calibrate my.racer two.csv --alpha 0.3 --without medium -o two.racer --json"
     assert json.loads(run(line, capsys).out)["models"] == ["small", "large"]

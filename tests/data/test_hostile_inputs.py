@@ -282,13 +282,17 @@ def test_a_pipe_is_read_once_and_whole(format):
     assert table.ids[0] == "nq/1"
 
 
-def test_a_named_pipe_is_read_when_somebody_writes_and_refused_when_nobody_does(tmp_path):
+def test_a_named_pipe_is_read_when_somebody_writes_and_refused_when_nobody_does(
+    tmp_path, monkeypatch
+):
     path = tmp_path / "a.csv"
     os.mkfifo(path)
-    with pytest.raises(
-        DataError, match=r"a\.csv: must be written to, got a pipe no process writes"
-    ):
-        load(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("racer_jax.data.formats._source._WAIT_SECONDS", 0.1)
+        with pytest.raises(
+            DataError, match=r"a\.csv: must be written to, got a pipe no process writes"
+        ):
+            load(path)
     writer = threading.Thread(target=path.write_text, args=("query_id,query,x\na,1?,maybe\n",))
     writer.start()
     with pytest.raises(DataError, match=rf"^{path}, row 1 \(line 2\), field 'x'"):

@@ -145,7 +145,7 @@ def test_the_metric_is_chosen_or_told(tmp_path):
     ):
         read_lm_eval(folder, **arc)
     with pytest.raises(
-        DataError, match=r"field 'f1': must be 0 or 1, got 0\.5; .*pass label_rule="
+        DataError, match=r"field 'f1': must be 0 or 1, got 0\.5; .*pass, for example: label_rule="
     ):
         read_lm_eval(folder, metric="f1", **arc)
     graded = read_lm_eval(folder, metric="f1", label_rule="score > 0.4", **arc)

@@ -307,5 +307,5 @@ def test_the_same_pool_in_another_order_is_the_same_pool():
     assert turned.aligned(table.models) == table
     (note,) = table.aligned(["y", "x"]).notes
     assert note == "left out 1 of 3 models, which the pool does not hold: z"
-    with pytest.raises(DataError, match="got none of w; it holds x, y, z"):
+    with pytest.raises(DataError, match="the table has no model 'w'; it has: x, y, z"):
         table.aligned(["x", "w"])

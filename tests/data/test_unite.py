@@ -86,7 +86,7 @@ def test_of_files_side_by_side_the_models_are_those_of_all(tmp_path):
     assert both.correct.tolist() == [[True, True]]
     assert any("left out 1 of 2 queries" in note for note in both.notes)
     assert load(files, pools="unite", models=["z", "x"], missing="keep").ids == ("p?", "q?")
-    with pytest.raises(DataError, match="got none of w; it holds x, z"):
+    with pytest.raises(DataError, match="the table has no model 'w'; it has: x, z"):
         load(files, pools="unite", models=["x", "z", "w"])
     with pytest.raises(DataError, match="pass models="):
         load(files, pools="unite")

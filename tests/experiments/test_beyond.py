@@ -65,7 +65,9 @@ def test_usage_errors_are_named(arguments, message, capsys):
 
 
 def expected_risk(budget, num, size, lost):
-    """Mean test risk over all splits of `size` queries, of which `lost` have a critical score of +inf; ties broken.
+    """Mean test risk over all splits of `size` queries, ties broken.
+
+    `lost` of them have a critical score of +inf.
 
     With c of the lost ones among the `num` calibration queries: up to the budget, the threshold is
     as if they were merely the largest, and the mean over all c would be (b + 1) / (n + 1). Beyond

@@ -181,13 +181,13 @@ def test_alphas_are_exact_decimals():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--alphas", "1.5"], "alpha must be in (0, 1), got 1.5"),
+        (["--alphas", "1.5"], "--alphas must be in (0, 1), got 1.5"),
         (["--alphas", "a"], "alphas must be like 0.05,0.1 or 0.01:0.99:0.01, got 'a'"),
         (["--alphas", "0.1,0.10"], "alphas must differ"),
         (["--alphas", "0.5:0.1:0.1"], "alphas must be like"),
         (["--splits", "1"], "splits must be at least 2, got 1"),
         (["--calibration", "1"], "calibration must be in (0, 1), got 1.0"),
-        (["--validation", "0.5"], "calibration + validation must leave a test part, got 0.5 + 0.5"),
+        (["--validation", "0.5"], "--calibration + --validation must leave a test part, got 0.5 +"),
         (["--exact", "--broken"], "exact laws are of exchangeable splits in two parts"),
         (["--processes", "-1"], "processes must be at least 0, got -1"),
     ],

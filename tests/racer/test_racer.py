@@ -177,6 +177,7 @@ def test_high_probability(data):
 # --- the statistics -------------------------------------------------------------------------------
 
 
+@pytest.mark.long  # that thresholds and sets are those of the core is in the default
 def test_the_risk_follows_its_exact_law():
     rng, num = np.random.default_rng(5), 400
     part = table_of(rng, 120, groups=False)

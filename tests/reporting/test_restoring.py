@@ -111,6 +111,19 @@ def test_a_command_line_of_two_classes_says_what_it_named():
     assert named == {"number", "width"}
 
 
+def test_a_png_may_be_packed_later_and_is_the_same(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure, waiting = Figure(figsize=(2, 1)), []
+    figure.add_subplot().plot([1, 2, 4])
+    reporting.write_figure(tmp_path / "now.png", figure)
+    reporting.write_figure(tmp_path / "later.png", figure, waiting.append)
+    assert not (tmp_path / "later.png").exists()
+    del figure
+    waiting.pop()()
+    assert (tmp_path / "later.png").read_bytes() == (tmp_path / "now.png").read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
 def test_a_figure_is_written_in_the_format_of_its_name(kind, tmp_path):
     from matplotlib.figure import Figure

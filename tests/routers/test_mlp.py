@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from racer_jax.encoders.base import PartsError
-from racer_jax.routers import Router, registry
+from racer_jax.routers import Router, mlp, registry
 from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, _new, _start, fit_mlp, fit_mlps
 from racer_jax.routers.report import TrainingDivergedError, routing_accuracy
 from racer_jax.routers.training import OptimizerConfig
@@ -73,7 +73,11 @@ def test_several_seeds_equal_each_by_itself(problem, fitted):
     assert float(jnp.abs(routers[1](problem[0]) - routers[0](problem[0])).max()) > 0.01
 
 
-def test_a_run_starts_from_the_weights_that_flax_draws():
+@pytest.mark.parametrize(
+    "most_on_host", [mlp._HOST_WEIGHTS, pytest.param(20, marks=pytest.mark.long)]
+)
+def test_a_run_starts_from_the_weights_that_flax_draws(monkeypatch, most_on_host):
+    monkeypatch.setattr(mlp, "_HOST_WEIGHTS", most_on_host)
     config = MLPConfig(hidden=(6, 3), batch_size=4, max_epochs=2)
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
     start = _start(keys, 9, 5, 2, config)

@@ -86,6 +86,12 @@ def test_figures_in_every_format_and_again_without_computing(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["line.png"]
 
 
+def test_a_picture_that_cannot_be_written_ends_the_command(tmp_path):
+    (tmp_path / "line.png").mkdir()
+    with pytest.raises(SystemExit, match="cannot write to"):
+        main("--output", tmp_path)
+
+
 def test_what_redraw_cannot_heed_is_refused(tmp_path, capsys):
     assert main("--redraw", tmp_path, "--number", 2) == 2
     assert "--redraw computes nothing: leave out --number" in capsys.readouterr().err

@@ -298,8 +298,8 @@ class Store:
         def delete(connection: Connection) -> int:
             before = time.time() - self._retention
             old = "(select id from decision where at < ?)"
-            connection.execute(f"delete from call where decision in {old}", [before])
-            connection.execute(f"delete from audit where decision in {old}", [before])
+            for table in ("call", "audit", "feedback"):
+                connection.execute(f"delete from {table} where decision in {old}", [before])
             deleted = connection.execute("delete from decision where at < ?", [before])
             return int(deleted.rowcount)
 

@@ -264,7 +264,7 @@ form = "letter"
 """
     (tmp_path / "g.toml").write_text(text)
     assert main(["serve", str(tmp_path / "g.toml"), "--check"]) == 1
-    assert "no model 'large'" in capsys.readouterr().err
+    assert 'add [models."large"]' in capsys.readouterr().err
     more = '[models.large]\nbase_url = "http://127.0.0.1:9/v1"\n'
     (tmp_path / "g.toml").write_text(text + more + '[state]\npath = ":memory:"\n')
     assert main(["serve", str(tmp_path / "g.toml"), "--check"]) == 0

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from racer_jax.data.errors import DataError
+from tests.racer.test_racer import MODELS
 from tests.serving.gateway.conftest import SCORES
 from tests.serving.gateway.upstreams import completion, events, slow, status
 
@@ -254,6 +255,38 @@ def test_models_that_cannot_see_are_left_out(start, served, upstreams, capped):
     assert got.json["racer"]["called"] == ["small"]
     assert (got.json["racer"]["reason"], got.json["racer"]["guarantee"]) == ("capped", "void")
     assert upstreams.asked[0]["messages"][0]["content"] == image
+
+
+ASKING = {
+    "audio": {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}},
+    "n": {"n": 2},
+    "logprobs": {"logprobs": True},
+    "json": {"response_format": {"type": "json_object"}},
+    "tools": {"tools": [{"type": "function", "function": {"name": "f"}}]},
+    "images": {
+        "messages": [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+        ]
+    },
+}
+
+
+def test_models_that_lack_what_a_request_needs_are_not_called(start, upstreams):
+    incapable = start(**{f"models__{name}__capabilities": [] for name in MODELS})
+    upstreams.reset()
+    for need, fields in ASKING.items():
+        got = incapable.chat("small,medium,large ?", **fields)
+        assert (got.status, got.json["error"]["type"]) == (400, "racer_capabilities")
+        assert got.json["error"]["message"].endswith(f"what the request needs: {need}")
+    assert upstreams.asked == []
+
+
+def test_a_question_stays_of_its_group_where_probabilities_are_asked_for(served, upstreams):
+    """They change no answer, so a vote and its promise stay what they are."""
+    upstreams.says.update(small="A", medium="B", large="A")
+    racer = served.chat("small,medium,large ?", logprobs=True).json["racer"]
+    assert (racer["mode"], racer["reason"], racer["guarantee"]) == ("vote", "ok", "holds")
+    assert upstreams.asked[0]["logprobs"] is True
 
 
 def test_another_place_of_the_same_model_keeps_the_promise(start, upstreams):

@@ -3,20 +3,16 @@
 import asyncio
 import shutil
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import replace
-from types import SimpleNamespace
 
 import msgspec
-import numpy as np
 import pytest
 
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway import _loaded, core, json_schema, load_settings, settings_from
-from racer_jax.serving.gateway._batcher import Batcher
 from racer_jax.serving.gateway._breaker import Breaker
 from racer_jax.serving.gateway.settings import Route
 from tests.racer.test_racer import MODELS
@@ -347,64 +343,6 @@ def test_the_form_and_the_view_belong_to_the_artefact(start, artefacts, tmp_path
     assert main(["calibrate", path, "--form", "nonsense"]) == 1
 
 
-class Wide:
-    """A racer whose batches a test counts."""
-
-    sets = np.zeros((64, 2), bool)
-    nonconformity = np.zeros((64, 2), np.float32)
-
-    def route(self, texts, groups):
-        self.texts = [*getattr(self, "texts", []), list(texts)]
-        return self
-
-    def __getitem__(self, i):
-        return i
-
-
-def test_batches_of_a_shape_that_is_quick_need_no_thread(start):
-    gateway = start(scripted=False)
-    racer, batcher = gateway.gateway.planners["my"].loaded.racers["0.3"], gateway.gateway.batcher
-    threads = []
-
-    class Noted:
-        """The racer, and the thread that asks it."""
-
-        def __init__(self, seconds):
-            self.seconds = seconds
-
-        def route(self, texts, groups):
-            threads.append(threading.current_thread() is threading.main_thread())
-            time.sleep(self.seconds)
-            return racer.route(texts, groups)
-
-    async def decided(one, texts):
-        batch = await asyncio.gather(*(batcher.decide(one, text, "a") for text in texts))
-        return [routed.decision.models for routed in batch]
-
-    batcher._seconds.clear()
-    for quick, expected in (({2}, [False]), ({2, 16}, [True])):  # nine are padded to sixteen
-        for shape in quick:
-            batcher._seconds[shape].extend([0.0] * 5)
-        number = 9
-        texts = [f"question {i} while {quick} are quick" for i in range(number)]
-        assert gateway.run(decided(Noted(0), texts)) == [
-            d.models for d in racer.route(texts, ["a"] * number)
-        ]
-        assert threads == expected
-        threads.clear()
-    batcher._seconds[1].extend([0.0] * 5)
-    slow = Noted(0.01)
-    for number in range(5):  # three of five that were held up say nothing; four do
-        gateway.run(decided(slow, [f"slow question {number}"]))
-    assert threads == [True, True, True, True, False]
-    with pytest.raises(ValueError, match="broken"):
-        gateway.run(decided(SimpleNamespace(route=broken), ["three"]))
-
-
-def broken(texts, groups):
-    raise ValueError("broken")
-
-
 def test_groups_compare_their_answers_in_forms_of_their_own(start, upstreams):
     gateway = start(routes__my__form="a=letter,b=number")
     upstreams.reset()
@@ -446,19 +384,3 @@ def test_decisions_go_on_while_an_artefact_is_loaded(start):
     decided, loaded = gateway.run(both())
     assert loaded
     assert decided.decision.models == racer.route(["while loading"], ["a"])[0].models
-
-
-def test_requests_of_one_turn_of_the_loop_are_decided_together(run):
-    sizes, racer = [], Wide()
-    batcher = Batcher(largest=4, on_batch=sizes.append)
-
-    async def six():
-        first = asyncio.gather(*(batcher.decide(racer, str(i), None) for i in range(6)))
-        return [routed.decision for routed in await first]
-
-    assert run(six()) == [0, 1, 2, 3, 0, 1]
-    assert sizes == [4, 2]
-    assert racer.texts == [["0", "1", "2", "3"], ["4", "5"]]
-    batcher.close()
-    with pytest.raises(RuntimeError, match="shutdown"):
-        run(batcher.decide(racer, "too late", None))

@@ -1,6 +1,7 @@
 """Security: keys, origins, bounds, addresses, secrets, and judges that are lied to."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -217,11 +218,18 @@ def test_a_slow_body_is_given_up(start):
 
 @pytest.fixture
 def listening_gateway(served):
-    """The ports of the gateway, with tight bounds on headers."""
+    """The port of the gateway, with tight bounds on headers."""
+    with listens(served, header_seconds=0.2) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def listens(served, header_seconds):
+    """A port where the gateway takes 2,000 bytes of headers, within so many seconds."""
     run, gateway = served.run, served.gateway
     listener = listening("127.0.0.1", 0)
-    server = _server(inference_app(gateway), bounded_protocol(0.2, 2000))
-    task = asyncio.ensure_future(server.serve(sockets=[listener]), loop=asyncio_loop(run))
+    server = _server(inference_app(gateway), bounded_protocol(header_seconds, 2000))
+    task = asyncio.ensure_future(server.serve(sockets=[listener]), loop=run.__self__)
 
     async def started():
         while not server.started:
@@ -231,10 +239,6 @@ def listening_gateway(served):
     yield listener.getsockname()[1]
     server.should_exit = True
     run(task)
-
-
-def asyncio_loop(run):
-    return run.__self__
 
 
 async def raw(port, content, wait=None):
@@ -258,6 +262,25 @@ def test_headers_are_bounded_in_bytes_and_seconds(listening_gateway, served):
     assert served.run(raw(listening_gateway, b"")) == b""
     whole = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     assert served.run(raw(listening_gateway, whole)).startswith(b"HTTP/1.1 200")
+
+
+def test_a_header_without_an_end_is_not_kept(served):
+    """It comes in pieces, none of which is a whole header that could be counted."""
+
+    async def endless(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx: ")
+        answer = asyncio.ensure_future(reader.read(12))
+        for _ in range(100):
+            writer.write(b"y" * 500)
+            done, _ = await asyncio.wait([answer], timeout=0.01)
+            if done:
+                break
+        writer.close()
+        return await answer
+
+    with listens(served, header_seconds=30) as port:
+        assert served.run(endless(port)) == b"HTTP/1.1 431"
 
 
 LAST = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"

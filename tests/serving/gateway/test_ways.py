@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from tests.racer.test_racer import MODELS
 from tests.serving.gateway.upstreams import completion, events, slow
 
 
@@ -31,6 +32,7 @@ def test_a_set_of_one_is_passed_through(served, upstreams):
     assert len(racer["artefact"]) == 12
     assert got.json["usage"]["prompt_tokens"] == 10
     assert got.json["usage"]["cost"] == pytest.approx(30e-6)
+    assert float(got.headers["x-racer-cost"]) == pytest.approx(30e-6)
 
 
 def test_bytes_of_a_set_of_one_stream_through(served, upstreams):
@@ -93,6 +95,20 @@ def test_the_judge_picks_one_candidate_verbatim(served, upstreams):
     racer = got.json["racer"]
     assert (racer["judge"], racer["answered"], racer["mode"]) == ("picked", ["medium"], "select")
     assert got.json["usage"]["prompt_tokens"] == 40
+
+
+def test_a_judge_sees_the_candidates_in_an_order_that_nobody_can_foresee(served, upstreams):
+    orders = set()
+
+    def pick(body):
+        text = body["messages"][1]["content"]
+        orders.add(tuple(sorted(MODELS, key=lambda name: text.index(f"from {name}"))))
+        return "1"
+
+    upstreams.says.update({name: f"from {name}" for name in MODELS}, judge=pick)
+    for _ in range(12):
+        served.chat("small,medium,large ?", racer={"mode": "select"})
+    assert len(orders) > 1  # but for a chance of 6^-11
 
 
 @pytest.mark.parametrize("verdict", ["none of them", "4", "0", "1 or 2", ""])
@@ -200,3 +216,5 @@ def test_a_client_may_name_a_model(served, upstreams):
 def test_models_are_listed(served):
     names = [entry["id"] for entry in served.ask("GET", "/v1/models").json["data"]]
     assert names == ["racer/my", "small", "medium", "large", "judge"]
+    owners = [entry["owned_by"] for entry in served.ask("GET", "/v1/models").json["data"]]
+    assert owners == ["racer"] + 4 * ["upstream"]

@@ -1,0 +1,59 @@
+"""What the gateway does by itself, now and then: new artefacts, and an end of what is old."""
+
+import asyncio
+import shutil
+import time
+
+from racer_jax.serving.gateway import _server
+from racer_jax.serving.gateway._identifiers import new_id
+from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow, Feedback
+from racer_jax.serving.gateway._store import Store
+
+TABLES = {"decision": "id", "call": "decision", "audit": "decision", "feedback": "decision"}
+
+
+def test_what_is_past_its_retention_is_forgotten():
+    store = Store(":memory:", retention=60)
+    names = [new_id(), new_id()]
+    for name, age in zip(names, (3600, 0), strict=True):
+        at = time.time() - age
+        store.add(DecisionRow(name, at, "my", prompt="a text", calls=[CallRow("large", "ok")]))
+        store.add(AuditRow(name, at, b"[]", {}, b"", "0", "paper"))
+        assert store.feedback(Feedback(id=name, missed=1, comment="a text")).result()
+    assert store.forget().result() == 1
+
+    def left(connection):
+        return {
+            table: [row[0] for row in connection.execute(f"select {column} from {table}")]
+            for table, column in TABLES.items()
+        }
+
+    assert store.ask(left).result() == {table: [names[1]] for table in TABLES}
+    store.close()
+
+
+def test_an_artefact_that_is_replaced_is_loaded_and_the_old_forgotten(
+    start, artefacts, tmp_path, monkeypatch
+):
+    path = tmp_path / "used.racer"
+    shutil.copytree(artefacts / "my.racer", path)
+    served = start(routes__my__artefact=str(path))
+    gateway = served.gateway
+    before, forgotten = gateway.planners["my"].loaded.checksum, []
+    monkeypatch.setattr(_server, "_RELOAD_SECONDS", 0.01)
+    monkeypatch.setattr(_server, "_RETENTION_SECONDS", 0.0)
+    monkeypatch.setattr(gateway.store, "forget", lambda: forgotten.append(True))
+
+    async def replaced():
+        upkeep = asyncio.ensure_future(_server._keep_up(gateway))
+        await asyncio.sleep(0)  # it has seen the artefact of now
+        shutil.rmtree(path)
+        shutil.copytree(artefacts / "other.racer", path)
+        async with asyncio.timeout(30):
+            while gateway.planners["my"].loaded.checksum == before:
+                await asyncio.sleep(0.01)
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)
+
+    served.run(replaced())
+    assert forgotten
