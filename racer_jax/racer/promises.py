@@ -165,10 +165,28 @@ def _is_lost(calibration: CalibrationFacts, null: str) -> np.ndarray:
         # With every model called nothing is lost against the best of the pool.
         lost = calls_all & (is_capped or calibration.loss.name == "grade")
         return np.asarray(lost | (~calls_all & is_out_of_reach(calibration)))
-    enough = calibration.budgets([calibration.alpha])[:, 0] >= 0
+    budgets = calibration.budgets([calibration.alpha])[:, 0]
+    return is_unbounded(calibration.threshold, budgets, is_capped, null == "never")
+
+
+def is_unbounded(
+    threshold: np.ndarray, budgets: np.ndarray, is_capped: bool, is_never: bool
+) -> np.ndarray:
+    """Whether nothing bounds the chance of a miss by alpha.
+
+    Use this when a sentence or a figure says what is promised.
+
+    Args:
+      threshold: Thresholds, of any shape.
+      budgets: The misses that calibration may make, of the same shape; -1 where no threshold is
+        safe.
+      is_capped: Whether a set holds some models at most.
+      is_never: Whether the null mode is `never`.
+    """
     # With too few queries every model is called, which misses nothing, if it may be called and a
     # question that no model can answer is no miss; or the pooled threshold is used.
-    return np.asarray(np.where(calls_all, enough | is_capped | (null == "never"), ~enough))
+    is_safe = (budgets < 0) & (not is_capped and not is_never)
+    return np.asarray(np.where(threshold == inf, ~is_safe, budgets < 0))
 
 
 def _warning(

@@ -111,6 +111,26 @@ def test_a_promise_names_the_groups_that_it_is_for_and_the_cap_apart(part):
     )
 
 
+@pytest.mark.parametrize("null", ["paper", "free", "never"])
+def test_figures_and_sentence_promise_the_same_groups(part, null):
+    """With `never` a group of too few queries has a risk: calling every model may miss too."""
+    table, scores = part
+    bare = Racer.from_scores(MODELS, null=null)
+    for fallback in ("all", "pooled"):
+        for alpha, most in ((0.1, None), (0.1, 1), (0.05, None), (0.05, 2), (0.001, None)):
+            racer = bare.calibrate(table, alpha, scores=scores, max_models=most, fallback=fallback)
+            promise = racer.guarantee()
+            groups = racer.evaluate(table, [alpha], scores=scores).groups[1:]
+            without = {group.group for group in groups if np.isnan(group.upper).all()}
+            words = promise.partition(" nothing is promised.")[0].rpartition("For group")[2]
+            named = set(words.removeprefix("s").replace(" and ", ", ").strip().split(", "))
+            if promise.startswith("Nothing is promised"):
+                named = {"a", "b", "c"}
+            elif "nothing is promised." not in promise:
+                named = set()
+            assert without == named
+
+
 # What the words say, written as they are read: from what is called and right, and no core.
 AS_READ = {
     "paper": lambda called, right, null_in_set: (
