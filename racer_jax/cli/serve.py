@@ -70,6 +70,7 @@ def _add_recalibrate(subparsers: Subparsers) -> None:
         "used: they choose which answers they rate.",
         """
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
+racer-jax recalibrate gateway.db --artefact my.racer -o new.racer --since-alarm
 racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
@@ -79,6 +80,21 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write (needed)")
     add_overwrite(parser)
     parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--since",
+        metavar="TIME",
+        help="only audits of requests after this time, such as 2026-03-31T12:00 (UTC), or after "
+        "the decision with this id",
+    )
+    which.add_argument(
+        "--since-alarm",
+        action="store_true",
+        help="only audits of requests after the latest alarm of a monitor",
+    )
+    which.add_argument(
+        "--all", action="store_true", help="all audits, though a monitor has raised an alarm"
+    )
     add_json(parser)
     parser.set_defaults(run=recalibrate)
 
@@ -88,18 +104,29 @@ def recalibrate(parsed: argparse.Namespace) -> None:
     from racer_jax.racer.artefact import read
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.gateway._recalibration import audited, recalibrated
+    from racer_jax.serving.gateway._since import Since, time_of
 
+    since: Since = None
+    if parsed.since is not None:
+        try:
+            since = time_of(parsed.since)
+        except ValueError as error:
+            raise ValueError(f"--since {error}") from None
+    elif parsed.since_alarm or parsed.all:
+        since = "alarm" if parsed.since_alarm else "all"
     check_artefact(parsed.output, overwrite=parsed.overwrite, changed=parsed.artefact)
     racer = Racer.load(parsed.artefact)
     checksum = str(read(parsed.artefact)[0]["checksum"])
-    labelled = audited(parsed.state, checksum, racer)
+    labelled = audited(parsed.state, checksum, racer, since)
     new = recalibrated(racer, labelled, parsed.alpha)
     new.save(parsed.output)
+    warnings = (*new.warnings(), *labelled.notes())
     if parsed.json:
-        print_json({"n": len(labelled), "guarantee": new.guarantee(), "warnings": new.warnings()})
+        facts = {"n": len(labelled), "audited": labelled.num_audited}
+        print_json({**facts, "guarantee": new.guarantee(), "warnings": warnings})
         return
     print_line(f"{parsed.output}: {new!r}")
-    for line in (new.guarantee(), *new.warnings()):
+    for line in (new.guarantee(), *warnings):
         print_line(line)
 
 
@@ -143,9 +170,10 @@ def _add_compare(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "compare",
-        "Compare the answers of two routes of a gateway, on labelled audits. It may be asked at "
-        "any time and as often as you like: the chance that equal routes are ever said to differ "
-        "is at most --level.",
+        "Compare the answers of two routes that an experiment of a gateway drew, on labelled "
+        "audits. Each conversation, user or key that a route was drawn for counts once, with its "
+        "first label. It may be asked at any time and as often as you like: the chance that equal "
+        "routes are ever said to differ is at most --level.",
         """
 racer-jax compare gateway.db old new
 racer-jax compare gateway.db old new --users    on what users said; they choose what they judge""",
@@ -163,6 +191,9 @@ racer-jax compare gateway.db old new --users    on what users said; they choose 
         action="store_true",
         help="count the feedback of users in place of labelled audits",
     )
+    parser.add_argument(
+        "--experiment", help="the experiment that drew them, where several have these routes"
+    )
     add_json(parser)
     parser.set_defaults(run=compare)
 
@@ -174,14 +205,15 @@ def compare(parsed: argparse.Namespace) -> None:
     from racer_jax.serving.gateway._arms import compare as compared
 
     first, second = parsed.routes
-    done = compared(parsed.state, first, second, parsed.level, parsed.users)
+    done = compared(parsed.state, first, second, parsed.level, parsed.users, parsed.experiment)
     if parsed.json:
         print_json(asdict(done))
         return
     for arm in done.arms:
         dollars = "" if arm.dollars is None else f", {arm.dollars:.4g} dollars"
         print_line(
-            f"{arm.route}: {arm.right} of {arm.num} answers right, a rate between "
+            f"{arm.route}: {arm.right} of {arm.num} conversations, users or keys with a right "
+            "answer (their first with a label), a rate between "
             f"{arm.lower:.3f} and {arm.upper:.3f}; {arm.decisions} decisions, "
             f"{arm.models:.2f} models{dollars} each"
         )

@@ -92,6 +92,10 @@ class ChangeableRacer(RacerState):
         scores stay as they are; the order of RACER-J and the static order is made anew from the
         training rows.
 
+        The promise takes for granted that who is left out does not depend on the query. If a model
+        is down on hard queries, say, those of that time are not like the calibration queries, and
+        nothing is promised for them alone.
+
         Use this when a model is retired, too dear or down; routing around it by hand breaks the
         promise.
 

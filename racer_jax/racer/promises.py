@@ -149,6 +149,43 @@ def group_names(calibration: CalibrationFacts) -> Sequence[str]:
     return [f"group {name!r}" for name in calibration.groups]
 
 
+def unpromised(calibration: CalibrationFacts, null: str) -> tuple[str, ...]:
+    """Why nothing is promised to queries of each group, `[g]`; empty where the promise holds.
+
+    Use this when a program must know for which decisions `guarantee` speaks.
+
+    Args:
+      calibration: What calibration has set.
+      null: The null mode.
+    """
+    if calibration.num_overlap:
+        return ("the artefact was calibrated on questions it was trained on",) * len(
+            calibration.threshold
+        )
+    what = f"no threshold keeps alpha = {calibration.alpha}"
+    pooled = "there were too few calibration queries, and the threshold of all groups is used"
+    reasons = np.where(calibration.threshold == inf, what, pooled)
+    return tuple(np.where(_is_lost(calibration, null), reasons, "").tolist())
+
+
+def unpromised_to_all(calibration: CalibrationFacts, null: str) -> str:
+    """Why nothing is promised where every model of the pool is called; empty where it is.
+
+    Use this when a query is of a group without calibration queries.
+
+    Args:
+      calibration: What calibration has set.
+      null: The null mode.
+    """
+    if calibration.num_overlap:
+        return "the artefact was calibrated on questions it was trained on"
+    if calibration.loss is not None and calibration.loss.name == "grade":
+        return "even the best of all answers may have a low grade"
+    if calibration.loss is None and null == "never":
+        return "a question that no model can answer counts as a miss, whoever is called"
+    return ""
+
+
 def is_lost_with_enough(calibration: CalibrationFacts) -> np.ndarray:
     """Whether calling every model that may be called misses more than alpha allows, bool `[g]`.
 

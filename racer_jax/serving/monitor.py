@@ -6,7 +6,8 @@ inequality): the false-alarm rate is bounded over the whole future, however ofte
 wealth at any time is evidence one may read.
 
 - `RiskMonitor`: labelled feedback, a miss or not. Hypothesis: given the past, the chance of a miss
-  is at most alpha.
+  is at most alpha. A calibration promises that on average over calibration sets; one set may give
+  a threshold with a risk above alpha, and then an alarm is right although the promise was kept.
 - `ExchangeabilityMonitor`: any unlabelled number, such as the router's highest score. Hypothesis:
   it is exchangeable.
 
@@ -165,6 +166,10 @@ def _check_alarm(alarm: Any, num: int) -> None:
 @dataclass(frozen=True)
 class RiskMonitor(_Saved):
     """Tests for ever whether the risk is at most alpha, from labelled feedback.
+
+    It tests the risk of this threshold, which may be above alpha although the promise, an average
+    over calibration sets, was kept. For alarms of a change alone give alpha as a quantile of
+    `risk_law(alpha, n)`, or calibrate with `delta`.
 
     Use this when some of the deployed decisions get a label later, however few.
 

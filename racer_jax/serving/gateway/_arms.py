@@ -1,9 +1,15 @@
 r"""Routes against each other on live traffic: who gets which, and whether one answers better.
 
 Whoever asks for an experiment gets the route that a keyed hash draws for its conversation, its user
-or its key, always the same. The answers of two routes are compared at any time, however often:
+or its key, always the same. So what is drawn is the conversation, user or key (a unit), and not the
+request: the answers of one unit are alike, and many of them say little more than one. Each unit
+counts once, with the first of its labels, which is a rule fixed beforehand; and only decisions
+count whose route an experiment drew. What is compared is then the chance that the first labelled
+answer of a unit is right. It is assumed that units are drawn like each other and independently, and
+that which unit gets a label, and when, does not depend on its route.
 
-For a route with s right answers of n, the mixture of likelihood ratios against a rate p,
+The answers of two routes are compared at any time, however often. For a route with s right answers
+of n units, the mixture of likelihood ratios against a rate p,
 $$ M(p) = \frac{B(1/2 + s, 1/2 + n - s)}{B(1/2, 1/2) \, p^s (1 - p)^{n - s}}, $$
 has mean 1 at all times where p is the true rate. Where both routes have the same rate p, so has the
 product of both; its smallest value over p, at the common rate of both, is the evidence against
@@ -21,8 +27,8 @@ from typing import Any
 import msgspec
 
 from racer_jax.data.errors import DataError
-from racer_jax.serving.gateway._databases import reading, shown
-from racer_jax.serving.gateway._identifiers import draw
+from racer_jax.serving.gateway._databases import Connection, columns_of, reading, shown
+from racer_jax.serving.gateway._identifiers import draw, number_of, signed
 from racer_jax.serving.gateway._records import TRUSTED
 
 _PRIOR = 0.5
@@ -47,17 +53,28 @@ def arm_of(shares: Mapping[str, float], key: bytes, experiment: str, unit: str) 
     return names[-1]
 
 
+def number_of_unit(key: bytes, experiment: str, unit: str) -> int:
+    """A signed number of 64 bits that stands for a unit, and that only the key's holder can name.
+
+    Args:
+      key: The secret key of the draw.
+      experiment: Name of the experiment.
+      unit: Name of the conversation, user or key.
+    """
+    return signed(number_of(key, f"{experiment}\n{unit}", "unit"))
+
+
 @dataclass(frozen=True)
 class Arm:
     """What is known of the answers of one route.
 
     Attributes:
       route: Name of the route.
-      num: Questions with a label, a repeat counted once.
-      right: Those whose answer was right.
+      num: Units (conversations, users or keys) with a label, each counted once.
+      right: Those whose first labelled answer was right.
       lower: Least rate of right answers that the labels allow.
       upper: Greatest rate that they allow.
-      decisions: Decisions of the route.
+      decisions: Decisions of the route that the experiment drew.
       models: Mean number of models called.
       dollars: Mean dollars of a request; None where not known.
     """
@@ -77,12 +94,14 @@ class Comparison:
     """Two routes, compared at any time.
 
     Attributes:
+      experiment: The experiment whose decisions are counted.
       arms: Both.
       level: Chance that equal routes are ever said to differ.
       evidence: Evidence against equal rates of right answers.
       better: The route that answers better; None where that is not shown.
     """
 
+    experiment: str
     arms: tuple[Arm, Arm]
     level: float
     evidence: float
@@ -148,7 +167,12 @@ def _log_mixture(right: int, num: int) -> float:
 
 
 def compare(
-    state: str | Path, first: str, second: str, level: float = 0.05, users: bool = False
+    state: str | Path,
+    first: str,
+    second: str,
+    level: float = 0.05,
+    users: bool = False,
+    experiment: str | None = None,
 ) -> Comparison:
     """Compares the answers of two routes.
 
@@ -160,9 +184,11 @@ def compare(
       second: Name of another.
       level: Chance that equal routes are ever said to differ.
       users: Whether what users say counts, instead of the labels of audits.
+      experiment: The experiment that drew the routes; None for the one that there is.
 
     Raises:
-      DataError: If it is no state, or holds no decision of a route.
+      DataError: If it is no state, holds no decision of a route that an experiment drew, or holds
+        those of several experiments and none is named.
       ValueError: If both routes are the same, or the level is not between 0 and 1.
     """
     if first == second:
@@ -170,9 +196,10 @@ def compare(
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
     with reading(state) as connection:
+        name = _experiment(connection, state, (first, second), experiment)
         arms = (
-            _arm(connection, state, first, level, users),
-            _arm(connection, state, second, level, users),
+            _arm(connection, name, first, level, users),
+            _arm(connection, name, second, level, users),
         )
     pairs = [(arm.right, arm.num) for arm in arms]
     against_equal = evidence(*pairs)
@@ -180,32 +207,69 @@ def compare(
     if against_equal >= 1 / level:
         rates = [right / num for right, num in pairs]
         better = arms[rates.index(max(rates))].route
-    return Comparison(arms, level, against_equal, better)
+    return Comparison(name, arms, level, against_equal, better)
 
 
-def _arm(connection: Any, state: str | Path, route: str, level: float, users: bool) -> Arm:
+def _experiment(
+    connection: Connection, state: str | Path, routes: tuple[str, str], experiment: str | None
+) -> str:
+    """The experiment that drew both routes."""
+    place = shown(str(state))
+    drawn: dict[str, set[str]] = {route: set() for route in routes}
+    if "experiment" in columns_of(connection, "decision"):  # an older version kept none
+        for route in routes:
+            rows = connection.execute(
+                "select distinct experiment from decision where route = ? "
+                "and experiment is not null",
+                [route],
+            ).fetchall()
+            drawn[route] = {name for (name,) in rows}
+    for route, names in drawn.items():
+        if not names or (experiment is not None and experiment not in names):
+            which = "an experiment" if experiment is None else f"the experiment {experiment!r}"
+            raise DataError(
+                f"holds no decision of a route {route!r} that {which} drew: only routes that were "
+                "drawn can be compared, since who chooses one may have other questions",
+                path=place,
+            )
+    if experiment is not None:
+        return experiment
+    both = sorted(set.intersection(*drawn.values()))
+    if not both:
+        raise DataError(f"holds no experiment that drew both {' and '.join(routes)}", path=place)
+    if len(both) > 1:
+        raise DataError(
+            f"holds several experiments that drew both routes: give --experiment, one of "
+            f"{', '.join(both)}",
+            path=place,
+        )
+    return both[0]
+
+
+def _arm(connection: Connection, experiment: str, route: str, level: float, users: bool) -> Arm:
+    drawn = [route, experiment]
     decisions, dollars = connection.execute(
-        "select count(*), avg(dollars) from decision where route = ?", [route]
+        "select count(*), avg(dollars) from decision where route = ? and experiment = ?", drawn
     ).fetchone()
-    if not decisions:
-        raise DataError(f"holds no decision of a route {route!r}", path=shown(str(state)))
     (calls,) = connection.execute(
-        "select count(*) from call c join decision d on d.id = c.decision where d.route = ?",
-        [route],
+        "select count(*) from call c join decision d on d.id = c.decision where d.route = ? "
+        "and d.experiment = ?",
+        drawn,
     ).fetchone()
     rows = connection.execute(
-        "select f.source, f.content, d.answered, d.audited, d.fingerprint from feedback f "
-        "join decision d on d.id = f.decision where d.route = ? order by f.seq",
-        [route],
+        "select f.source, f.content, d.answered, d.audited, d.unit from feedback f "
+        "join decision d on d.id = f.decision where d.route = ? and d.experiment = ? "
+        "order by f.seq",
+        drawn,
     ).fetchall()
     labels: dict[int, bool] = {}
-    for source, content, answered, audited, question in rows:
+    for source, content, answered, audited, unit in rows:
         trusted = source in TRUSTED and bool(audited)
         if trusted == users:
             continue
         label = _right(msgspec.json.decode(content), answered)
         if label is not None:
-            labels.setdefault(question, label)
+            labels.setdefault(unit, label)
     num, right = len(labels), sum(labels.values())
     lower, upper = interval(right, num, level)
     return Arm(route, num, right, lower, upper, decisions, calls / decisions, dollars)

@@ -14,7 +14,7 @@ from racer_jax.serving.gateway._answers import (
     select,
     vote,
 )
-from racer_jax.serving.gateway._arms import arm_of
+from racer_jax.serving.gateway._arms import arm_of, number_of_unit
 from racer_jax.serving.gateway._cache import key_of
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
@@ -61,6 +61,7 @@ class Completion:
         self.asking = Asking(gateway.upstreams, query.fields, {})
         self.answer: Answer | None = None
         self.audited = False
+        self.experiment: str | None = None  # the one that drew the route
         self.parent_span: Any = None
         self.cached: str | None = None  # `hit` or `miss` where answers are kept
         self.decided_at: float | None = None
@@ -89,6 +90,7 @@ class Completion:
         route = name.removeprefix(PREFIX)
         experiment = gateway.settings.experiments.get(route)
         if experiment is not None:
+            self.experiment = route
             route = arm_of(experiment.arms, gateway.hash_key, route, self._unit())
         planner = gateway.planners.get(route)
         if planner is None:
@@ -114,6 +116,13 @@ class Completion:
         """Who gets the same route of an experiment every time."""
         user = bytes(self.query.fields.get("user", b"")).decode()
         return self.query.options.session or user or self.client.name or self.id
+
+    @property
+    def unit_number(self) -> int | None:
+        """A number that stands for who gets the same route, if it was drawn; it needs the key."""
+        if self.experiment is None:
+            return None
+        return number_of_unit(self.gateway.hash_key, self.experiment, self._unit())
 
     def _check_budget(self) -> None:
         limit = self.client.key.daily_dollars

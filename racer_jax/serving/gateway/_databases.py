@@ -8,7 +8,7 @@ the order of their commits, and whoever holds the lock sees every row before its
 import importlib.util
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -176,6 +176,32 @@ def connected(path: str, schema: str) -> Connection:
     connection.execute("pragma busy_timeout = 10000")
     connection.executescript(schema)
     return connection
+
+
+def columns_of(connection: Connection, table: str) -> list[str]:
+    """The columns of a table."""
+    return [
+        column[0] for column in connection.execute(f"select * from {table} limit 0").description
+    ]
+
+
+def add_columns(connection: Connection, table: str, types: Mapping[str, str]) -> None:
+    """Gives a table of an older version the columns that it lacks.
+
+    Args:
+      connection: A connection that may write.
+      table: Name of the table.
+      types: Types of the columns, by name, as SQLite calls them.
+    """
+    known = columns_of(connection, table)
+    for name, type_ in types.items():
+        if name in known:
+            continue
+        if isinstance(connection, Postgres):  # of two replicas that begin, one is the first
+            type_ = _TYPES.get(type_, type_)
+            connection.execute(f"alter table {table} add column if not exists {name} {type_}")
+        else:
+            connection.execute(f"alter table {table} add column {name} {type_}")
 
 
 @contextmanager

@@ -47,5 +47,21 @@ def draw(key: bytes, name: str, use: str) -> float:
       name: Name of the decision.
       use: What is drawn for, at most 16 bytes: draws for different uses are independent.
     """
+    return number_of(key, name, use) / 2**64
+
+
+def number_of(key: bytes, name: str, use: str) -> int:
+    """64 bits that stand for a name and use, and that only the holder of the key can compute.
+
+    Args:
+      key: The secret key, at most 64 bytes.
+      name: The name.
+      use: What they are for, at most 16 bytes.
+    """
     content = blake2b(name.encode(), key=key, person=use.encode(), digest_size=8).digest()
-    return int.from_bytes(content, "little") / 2**64
+    return int.from_bytes(content, "little")
+
+
+def signed(number: int) -> int:
+    """A number of 64 bits as databases keep integers, with a sign."""
+    return number - (1 << 64) if number >> 63 else number

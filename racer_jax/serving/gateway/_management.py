@@ -145,9 +145,22 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
 
 
 def _monitor_status(watched: Watched) -> dict[str, Any]:
+    labels = watched.labels
+    lacking = labels["audited"] - labels["num"]
+    share, most = None, None
+    if labels["audited"]:
+        share = lacking / labels["audited"]
+        most = (labels["misses"] + lacking) / labels["audited"]
     return {
         "level": watched.level,
-        "labels": watched.labels,
+        # Of all audited requests whose set had a promise: a model failed, who labels could not
+        # decide, or the label is still to come; and the share of misses if all of these were.
+        "labels": {
+            **labels,
+            "without_label": lacking,
+            "share_without_label": share,
+            "missed_at_most": most,
+        },
         "risk": {
             alpha: {
                 "num": monitor.num,

@@ -1,22 +1,27 @@
 """Tests of the promise on live traffic: a fold over what the state holds, in its order.
 
-- Risk: labels of audited decisions alone. What users say is counted apart and tests nothing, since
-  users choose which answers they rate.
-- Exchangeability: the router's highest score, of a share of the questions that a keyed hash draws;
-  one test for each group, which begins with the calibration queries of the group. A question that
-  comes again counts once: what many ask, or one client asks in a loop, is no change of the queries.
+- Risk: labels of audited decisions alone, and of those whose set had a promise. What users say is
+  counted apart and tests nothing, since users choose which answers they rate.
+- Exchangeability: the router's highest score, of a share of the requests that a keyed hash draws;
+  one test for each group, which begins with the calibration queries of the group.
 
-Each artefact of a route has monitors of its own. The k-th, from 0, has the level / 2^(k + 1), so
-that the chance of a false alarm over all of them stays below the level; the groups share it. Which
-artefact is the k-th stands in the state too: replicas that share one fold the same rows in the same
-order, each for itself, and whoever holds the lock of those who write may save what it has folded.
+Both count every request, and a question as often as it comes. The promise is one for the traffic,
+in which questions come again. Those that come for the first time are other traffic, and no stream
+of equal chances: what is asked often comes first. For the same reason the hash draws requests by
+their names, and not by their questions.
+
+Each artefact of a route has monitors of its own. The k-th, from 0, may use the level / 2^(k + 1),
+and its monitors share that, so that the chance that any monitor of the route ever raises a false
+alarm is at most the level. Which artefact is the k-th stands in the state too: replicas that share
+one fold the same rows in the same order, each for itself, and whoever holds the lock of those who
+write may save what it has folded.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,18 +30,24 @@ from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._records import TRUSTED
 from racer_jax.serving.gateway._references import Reference, begun, seed_of
+from racer_jax.serving.gateway._since import ALARM, ALARM_TIME
 from racer_jax.serving.gateway.settings import Monitors as Settings
 from racer_jax.serving.misses import miss_of
 from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
 
 _ROWS = 1000
 _SAVE_SECONDS = 10.0
-# 2 has a test of exchangeability for each group.
-_FORMAT = 2
+# 2 has a test of exchangeability for each group, 3 counts each request and shares the level.
+_FORMAT = 3
 _REFERENCE = "reference {} {}"
-_ASKED_BEFORE = (
-    "select 1 from decision where fingerprint = ? and route = ? and artefact = ? and seq < ? "
-    "and top_score is not null limit 1"
+_RECALIBRATE = (
+    "recalibrate on labels of requests since then (racer-jax recalibrate STATE --artefact FOLDER "
+    "-o NEW --since-alarm)"
+)
+# Older versions did not keep whether the set of a decision had a promise.
+_PROMISED = (
+    "coalesce(promised, case when reason = 'unknown_group' and guarantee = 'void' then 0 else 1 "
+    "end)"
 )
 
 
@@ -47,14 +58,16 @@ class Watched:
     Attributes:
       route: Name of the route.
       artefact: The artefact's checksum.
-      level: Chance of a false alarm of each monitor, ever.
+      level: Chance that any of its monitors ever raises a false alarm.
       null: The null mode, which says what a miss is.
       risk: The test of the risk, by alpha.
       reference: Top scores of the calibration.
       live: Top scores that will choose the bins of a group without any in the calibration.
       top_scores: The test of exchangeability, by group, as soon as it has bins.
-      seen: Fingerprints of the questions whose label was counted: a repeat counts once.
-      labels: Labels of audited decisions; misses; wrong answers though the set held a right one.
+      labels: Audited requests whose set had a promise, and those of them with a label; misses;
+        wrong answers though the set held a right one; and, apart from all these, audited requests
+        whose set had no promise.
+      alarm_times: Seconds since 1970 of the request or label that raised an alarm, by its kind.
       users: What users said: number, and how many were wrong. It feeds no test.
     """
 
@@ -66,35 +79,67 @@ class Watched:
     reference: Reference = field(default_factory=Reference)
     live: dict[str, list[float]] = field(default_factory=dict)
     top_scores: dict[str, ExchangeabilityMonitor] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
     labels: dict[str, int] = field(
-        default_factory=lambda: {"num": 0, "misses": 0, "judged": 0, "judge_errors": 0}
+        default_factory=lambda: {
+            "audited": 0,
+            "num": 0,
+            "misses": 0,
+            "judged": 0,
+            "judge_errors": 0,
+            "without_promise": 0,
+        }
     )
+    alarm_times: dict[str, float] = field(default_factory=dict)
     users: dict[str, int] = field(default_factory=lambda: {"num": 0, "wrong": 0})
 
     @property
     def alarms(self) -> list[str]:
         """The tests that have raised an alarm, in words."""
-        words = [
-            f"risk above {alpha} since label {monitor.alarm} (evidence {monitor.evidence:.3g}): "
-            "recalibrate on labelled queries of now"
+        return list(self.alarms_by_kind.values())
+
+    @property
+    def alarms_by_kind(self) -> dict[str, str]:
+        """The tests that have raised an alarm, in words, by what they say."""
+        words = {
+            risk_kind(alpha): f"{risk_kind(alpha)} since label {monitor.alarm} (evidence "
+            f"{monitor.evidence:.3g}): {_RECALIBRATE}"
             for alpha, monitor in self.risk.items()
             if monitor.alarm is not None
-        ]
+        }
         for group, top in self.top_scores.items():
             if top.alarm is not None:
-                which = "" if self.reference.groups is None else f" of the group {group!r}"
+                kind = self.change_kind(group)
                 live = max(top.alarm - len(self.reference.first.get(group, ())), 0)
-                words.append(
-                    f"queries{which} have changed since tested decision {live} (evidence "
-                    f"{top.evidence:.3g}): recalibrate on labelled queries of now"
+                words[kind] = (
+                    f"{kind} since tested decision {live} (evidence {top.evidence:.3g}): "
+                    f"{_RECALIBRATE}"
                 )
         return words
+
+    def change_kind(self, group: str) -> str:
+        """What the alarm of the test of exchangeability of a group says."""
+        which = "" if self.reference.groups is None else f" of the group {group!r}"
+        return f"queries{which} have changed"
 
     @property
     def level_of_groups(self) -> float:
         """Chance of a false alarm of the test of exchangeability of each group, ever."""
-        return self.level / max(len(self.reference.groups or ()), 1)
+        return self.level / 2 / max(len(self.reference.groups or ()), 1)
+
+    @property
+    def level_of_next_risk(self) -> float:
+        """Chance of a false alarm of the test of the risk at one more alpha, ever.
+
+        How many there will be is not known, so the j-th, from 0, has 1 / ((j + 1) (j + 2)) of half
+        of the level: all of them together have that half, however many there are.
+        """
+        num = len(self.risk)
+        return self.level / 2 / ((num + 1) * (num + 2))
+
+
+def risk_kind(alpha: str) -> str:
+    """What the alarm of the test of the risk says."""
+    return f"risk above {alpha}"
 
 
 @dataclass
@@ -186,7 +231,7 @@ class Monitors:
     def load(self, connection: Connection) -> None:
         """Takes up what `save` wrote; rows that came after it are folded in by `fold`."""
         row = connection.execute("select state from monitor where name = 'all'").fetchone()
-        # That of an older version is made anew from the rows, which are all still there.
+        # That of an older version is made anew from the rows that are kept.
         if row is not None and msgspec.json.decode(row[0], type=_Format).format == _FORMAT:
             saved = msgspec.json.decode(row[0], type=_Saved)
             self._last_decision, self._last_label = saved.last_decision, saved.last_label
@@ -247,27 +292,30 @@ class Monitors:
 
     def _fold_decisions(self, connection: Connection) -> None:
         query = (
-            "select seq, route, artefact, top_score, grp, fingerprint from decision where seq > ? "
-            "order by seq limit ?"
+            "select seq, id, at, route, artefact, top_score, grp, reason, audited, "
+            f"{_PROMISED} from decision where seq > ? order by seq limit ?"
         )
         while rows := connection.execute(query, [self._last_decision, _ROWS]).fetchall():
-            for seq, route, artefact, top_score, group, fingerprint in rows:
+            for seq, name, at, route, artefact, top_score, group, reason, audited, promised in rows:
                 self._last_decision = seq
                 watched = self._watched.get((route, artefact))
-                if watched is None or top_score is None:
+                if watched is None:
                     continue
+                if audited:
+                    watched.labels["audited" if promised else "without_promise"] += 1
+                # A kind of request without calibration queries is no change of the others.
                 tested = watched.reference.group_of(group)
-                drawn = draw(self._key, str(fingerprint), "monitor") < self._settings.share
-                if tested is None or not drawn:
+                if top_score is None or tested is None or reason == "unknown_group":
                     continue
-                question = [fingerprint, route, artefact, seq]
-                if connection.execute(_ASKED_BEFORE, question).fetchone() is None:
-                    self._add_top_score(watched, tested, top_score)
+                if draw(self._key, name, "monitor") < self._settings.share:
+                    self._add_top_score(watched, tested, top_score, at)
 
-    def _add_top_score(self, watched: Watched, group: str, top_score: float) -> None:
+    def _add_top_score(self, watched: Watched, group: str, top_score: float, at: float) -> None:
         test = watched.top_scores.get(group)
         if test is not None:
-            watched.top_scores[group] = test.update([top_score])
+            test = watched.top_scores[group] = test.update([top_score])
+            if test.alarm is not None:
+                watched.alarm_times.setdefault(watched.change_kind(group), at)
             return
         live = watched.live.setdefault(group, [])
         live.append(top_score)
@@ -280,76 +328,99 @@ class Monitors:
 
     def _fold_labels(self, connection: Connection) -> None:
         query = (
-            "select f.seq, f.source, f.content, d.route, d.artefact, d.alpha, d.decided, "
-            "d.answered, d.null_in_set, d.pool, d.audited, d.fingerprint "
+            "select f.seq, f.decision, f.source, f.content, f.at, d.route, d.artefact, d.alpha, "
+            f"d.decided, d.answered, d.null_in_set, d.pool, d.audited, {_PROMISED} "
             "from feedback f join decision d on d.id = f.decision "
             "where f.seq > ? order by f.seq limit ?"
         )
         while rows := connection.execute(query, [self._last_label, _ROWS]).fetchall():
-            for seq, source, content, route, artefact, *rest in rows:
-                self._last_label = seq
-                watched = self._watched.get((route, artefact))
+            for row in rows:
+                label = _Label(*row)
+                self._last_label = label.seq
+                watched = self._watched.get((label.route, label.artefact))
                 if watched is not None:
-                    self._add_label(watched, source, msgspec.json.decode(content), *rest)
+                    self._add_label(connection, watched, label)
 
-    def _add_label(
-        self,
-        watched: Watched,
-        source: str,
-        content: Mapping[str, Any],
-        alpha: str,
-        decided: str,
-        answered: str,
-        null_in_set: int,
-        pool: str,
-        audited: int,
-        fingerprint: int,
-    ) -> None:
-        if source not in TRUSTED or not audited:
+    def _add_label(self, connection: Connection, watched: Watched, label: "_Label") -> None:
+        content = msgspec.json.decode(label.content)
+        if label.source not in TRUSTED or not label.audited:
             watched.users["num"] += 1
             wrong = content.get("answer_correct") == 0 or content.get("missed") == 1
             watched.users["wrong"] += wrong
             return
-        if fingerprint in watched.seen:
+        missed = label.missed(content, watched.null)
+        if missed is None or not label.promised or _labelled_before(connection, watched, label):
             return
-        missed = miss_of(
-            content,
-            set(msgspec.json.decode(decided)),
-            set(msgspec.json.decode(pool)),
-            bool(null_in_set),
-            watched.null,
-        )
-        if missed is None:
-            return
-        watched.seen.add(fingerprint)
         watched.labels["num"] += 1
         watched.labels["misses"] += missed
         correct = content.get("correct")
-        if correct is not None and answered in correct:
-            covered = any(correct.get(model) for model in msgspec.json.decode(decided))
+        if correct is not None and label.answered in correct:
+            covered = any(correct.get(model) for model in msgspec.json.decode(label.decided))
             watched.labels["judged"] += 1
-            watched.labels["judge_errors"] += covered and not correct[answered]
+            watched.labels["judge_errors"] += covered and not correct[label.answered]
+        alpha = label.alpha
         monitor = watched.risk.get(alpha)
         if monitor is None:
-            monitor = RiskMonitor(alpha=float(alpha), level=watched.level)
-        watched.risk[alpha] = monitor.update([missed])
+            monitor = RiskMonitor(alpha=float(alpha), level=watched.level_of_next_risk)
+        monitor = watched.risk[alpha] = monitor.update([missed])
+        if monitor.alarm is not None:
+            watched.alarm_times.setdefault(risk_kind(alpha), label.at)
 
     def _note_alarms(self, connection: Connection) -> None:
         """Raises each alarm once, whichever replica folds it first."""
+        new = "insert into meta values (?, ?) on conflict (name) do nothing"
         for (route, artefact), watched in self._watched.items():
-            words = watched.alarms
+            words = watched.alarms_by_kind
             if self._active.get(route) == artefact:
                 self.alarms[route] = bool(words)
-            for word in words:
-                kind = (route, artefact, word.partition(" since ")[0])
-                if kind not in self._raised:
-                    self._raised.add(kind)
-                    first = connection.execute(
-                        "insert into meta values (?, ?) on conflict (name) do nothing",
-                        [f"alarm {' '.join(kind)}", word],
-                    ).rowcount
+            for kind, word in words.items():
+                about = (route, artefact, kind)
+                if about not in self._raised:
+                    self._raised.add(about)
+                    name = " ".join(about)
+                    if kind in watched.alarm_times:
+                        at = watched.alarm_times[kind]
+                        connection.execute(new, [ALARM_TIME.format(name), str(at)])
+                    first = connection.execute(new, [ALARM.format(name), word]).rowcount
                     if first and self._on_alarm is not None:
                         self._on_alarm(route, artefact, word)
+
+
+class _Label(NamedTuple):
+    """A label, with what is needed of its decision."""
+
+    seq: int
+    decision: str
+    source: str
+    content: str
+    at: float
+    route: str
+    artefact: str
+    alpha: str
+    decided: str
+    answered: str
+    null_in_set: int
+    pool: str
+    audited: int
+    promised: int
+
+    def missed(self, content: Mapping[str, Any], null: str) -> bool | None:
+        """Whether the set was a miss; None where a label does not say it."""
+        decided = set(msgspec.json.decode(self.decided))
+        pool = set(msgspec.json.decode(self.pool))
+        return miss_of(content, decided, pool, bool(self.null_in_set), null)
+
+
+def _labelled_before(connection: Connection, watched: Watched, label: _Label) -> bool:
+    """Whether another label of the request said before whether its set was a miss."""
+    earlier = connection.execute(
+        "select source, content from feedback where decision = ? and seq < ?",
+        [label.decision, label.seq],
+    ).fetchall()
+    return any(
+        source in TRUSTED and label.missed(msgspec.json.decode(content), watched.null) is not None
+        for source, content in earlier
+    )
 
 
 def upper_bound(num_events: int, num: int, confidence: float = 0.95) -> float:

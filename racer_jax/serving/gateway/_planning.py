@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.racer.decision import Reason
+from racer_jax.racer.promises import unpromised, unpromised_to_all
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._batcher import Batcher, Routed
 from racer_jax.serving.gateway._costs import expected_costs
@@ -41,6 +42,8 @@ class Plan:
       abstained: Whether the set is empty.
       null_in_set: Whether the null model is in the set.
       arm: The route that an experiment drew; None without one.
+      promised: Whether the set that the racer decided on has the promise of the artefact, whatever
+        is then called.
     """
 
     models: tuple[str, ...]
@@ -55,6 +58,13 @@ class Plan:
     abstained: bool = False
     null_in_set: bool = False
     arm: str | None = None
+    promised: bool = True
+
+    def no_promise(self, why: str) -> None:
+        """Says why nothing is promised for the decided set; nothing where it is empty."""
+        if why:
+            self.promised = False
+            self.void.append(why)
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,7 @@ class Planner:
         self._levels = {exact_alpha(name): name for name in loaded.racers}
         # With the racer itself, so that no other one can get its number while it is kept here.
         self._pooled: dict[int, tuple[Racer, Racer]] = {}
+        self._unpromised: dict[int, tuple[Racer, tuple[str, ...]]] = {}
 
     def mode(self, query: Query) -> Mode:
         """How the answers to a request become one.
@@ -194,11 +205,11 @@ class Planner:
             abstained=decision.abstained,
             null_in_set=routed.null_in_set,
         )
-        if not self.loaded.promises:
-            plan.void.append("the artefact was calibrated on questions it was trained on")
         if unknown:
-            self._unknown(plan, _by_plausibility(decision.margins, decision.scores))
-        elif plan.reason == "infeasible":
+            self._unknown(plan, racer, _by_plausibility(decision.margins, decision.scores))
+        else:
+            plan.no_promise(self._why_not(racer, group))
+        if plan.reason == "infeasible":
             self._infeasible(plan)
         if lost:
             self._lost(plan, lost)
@@ -232,6 +243,18 @@ class Planner:
                 self._pooled.pop(next(iter(self._pooled)))
         return known[1]
 
+    def _why_not(self, racer: Racer, group: str | None) -> str:
+        """Why the racer promises nothing to a query of a group that it knows; empty if it does."""
+        calibration = calibration_of(racer)
+        known = self._unpromised.get(id(racer))
+        if known is None:
+            known = (racer, unpromised(calibration, racer.null))
+            self._unpromised[id(racer)] = known
+            if len(self._unpromised) > _MOST_POOLED:
+                self._unpromised.pop(next(iter(self._unpromised)))
+        groups = calibration.groups
+        return known[1][0 if groups is None else groups.index(str(group))]
+
     async def _routed(self, racer: Racer, query: Query, group: str | None, unknown: bool) -> Routed:
         """The decision; of an unknown group only the scores and their order count."""
         groups = calibration_of(racer).groups
@@ -251,13 +274,11 @@ class Planner:
         said = [limit for limit in limits if limit is not None]
         return min(said) if said else None
 
-    def _unknown(self, plan: Plan, everyone: tuple[str, ...]) -> None:
-        """A group nobody calibrated on: the promise is kept by calling everyone."""
+    def _unknown(self, plan: Plan, racer: Racer, everyone: tuple[str, ...]) -> None:
+        """A group nobody calibrated on: the promise is kept by calling everyone, if it can be."""
         plan.reason = "unknown_group"
         if self.route.on_unknown_group == "pooled":
-            plan.void.append(
-                "no calibration query was of this group: the threshold of all was used"
-            )
+            plan.no_promise("no calibration query was of this group: the threshold of all was used")
             return
         most = self._most()
         if self.route.on_unknown_group == "error" or (most or len(everyone)) < len(everyone):
@@ -273,6 +294,7 @@ class Planner:
             )
         plan.models = plan.decided = everyone
         plan.abstained, plan.null_in_set = False, True
+        plan.no_promise(unpromised_to_all(calibration_of(racer), racer.null))
 
     def _infeasible(self, plan: Plan) -> None:
         most = self._most()
@@ -290,7 +312,7 @@ class Planner:
         left_out = [name for name in plan.models if name in lost]
         plan.models = tuple(name for name in plan.models if name not in lost)
         if left_out:
-            plan.void.append(f"down, and part of the set: {', '.join(left_out)}")
+            plan.no_promise(f"down, and part of the set: {', '.join(left_out)}")
             plan.reason = "degraded"
 
     def _alarm(self, plan: Plan, everyone: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from racer_jax.racer.fingerprints import fingerprint
 from racer_jax.serving.gateway._facts import dollars, void_reasons
+from racer_jax.serving.gateway._identifiers import signed
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._planning import Plan
 from racer_jax.serving.gateway._records import CallRow, DecisionRow
@@ -67,9 +68,7 @@ def decision_row(
     if planner is not None:
         text = completion.query.text(planner.route.view)
         name, checksum = planner.name, planner.loaded.checksum
-    number = fingerprint(text)
-    if number >> 63:  # as SQLite keeps integers
-        number -= 1 << 64
+    number = signed(fingerprint(text))
     scores = tuple(plan.scores.values())
     # The highest of fewer models is of another distribution: an outage is no change of the queries.
     whole = planner is not None and len(scores) == len(planner.loaded.models)
@@ -100,5 +99,8 @@ def decision_row(
         scores=scores,
         audited=completion.audited and plan.routed is not None,
         prompt=prompt,
+        promised=plan.promised,
+        experiment=completion.experiment,
+        unit=completion.unit_number,
         calls=calls,
     )

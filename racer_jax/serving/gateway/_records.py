@@ -63,6 +63,11 @@ class DecisionRow:
       scores: Their scores.
       audited: Whether the keyed hash drew it.
       prompt: The text, where texts are kept.
+      promised: Whether the set that the racer decided on has the promise of the artefact, whatever
+        became of the calls.
+      experiment: The experiment that drew the route; None without one.
+      unit: A keyed hash of the conversation, user or key it was drawn for, as a signed integer of
+        64 bits; None without an experiment.
       calls: The calls.
     """
 
@@ -90,6 +95,9 @@ class DecisionRow:
     scores: tuple[float, ...] = ()
     audited: bool = False
     prompt: str | None = None
+    promised: bool = True
+    experiment: str | None = None
+    unit: int | None = None
     calls: list[CallRow] = field(default_factory=list)
 
 

@@ -43,9 +43,8 @@ create table if not exists decision (
   answered text not null, failed text not null, guarantee text not null, status integer not null,
   seconds real not null, dollars real, fingerprint integer not null, top_score real,
   null_in_set integer not null, pool text not null, scores text not null,
-  audited integer not null, prompt text);
+  audited integer not null, prompt text, promised integer, experiment text, unit integer);
 create index if not exists decision_at on decision (at);
-create index if not exists decision_fingerprint on decision (fingerprint);
 create table if not exists call (
   decision text not null, model text not null, outcome text not null, seconds real not null,
   prompt_tokens integer not null, completion_tokens integer not null, dollars real);
@@ -66,8 +65,11 @@ create table if not exists monitor (name text primary key, position integer not 
 DECISION_COLUMNS = (
     "id", "at", "route", "artefact", "client", "alpha", "grp", "reason", "mode", "decided",
     "called", "answered", "failed", "guarantee", "status", "seconds", "dollars", "fingerprint",
-    "top_score", "null_in_set", "pool", "scores", "audited", "prompt",
+    "top_score", "null_in_set", "pool", "scores", "audited", "prompt", "promised", "experiment",
+    "unit",
 )  # fmt: skip
+# Those that tables of older versions lack: empty in their rows.
+_NEW_COLUMNS = {"promised": "integer", "experiment": "text", "unit": "integer"}
 _INSERT = (
     f"insert into decision ({', '.join(DECISION_COLUMNS)}) "
     f"values ({', '.join('?' * len(DECISION_COLUMNS))})"
@@ -83,7 +85,8 @@ def _values(row: DecisionRow) -> tuple[Any, ...]:
         row.id, row.at, row.route, row.artefact, row.client, row.alpha, row.group, row.reason,
         row.mode, _json(row.decided), _json(row.called), row.answered, _json(row.failed),
         row.guarantee, row.status, row.seconds, row.dollars, row.fingerprint, row.top_score,
-        row.null_in_set, _json(row.pool), _json(row.scores), row.audited, row.prompt,
+        row.null_in_set, _json(row.pool), _json(row.scores), row.audited, row.prompt, row.promised,
+        row.experiment, row.unit,
     )  # fmt: skip
 
 
@@ -274,6 +277,7 @@ class Store:
         plain["group"] = plain.pop("grp")
         for flag in ("audited", "null_in_set"):
             plain[flag] = bool(plain[flag])
+        plain["promised"] = None if plain["promised"] is None else bool(plain["promised"])
         calls = connection.execute(
             "select model, outcome, seconds, prompt_tokens, completion_tokens, dollars from call "
             "where decision = ?",
@@ -341,6 +345,7 @@ def opened(path: str) -> Connection:
             "update racer_jax",
             path=_databases.shown(path),
         )
+    _databases.add_columns(connection, "decision", _NEW_COLUMNS)
     return connection
 
 

@@ -275,8 +275,9 @@ class Monitors(_Section, frozen=True):
     Use this when you choose how rare a false alarm shall be, and who hears of one.
 
     Attributes:
-      level: Chance of a false alarm of one monitor, ever, over all artefacts of a route.
-      share: Share of the questions that the exchangeability monitor sees, each of them once.
+      level: Chance that any monitor of a route ever raises a false alarm, over all its artefacts,
+        groups and levels alpha.
+      share: Share of the requests that the exchangeability monitors see.
       reference: Decisions that choose the bins of a group before its test starts, where the
         artefact keeps no queries of its calibration.
       webhook: An address that gets one message for an alarm.

@@ -8,7 +8,10 @@ import pytest
 from scipy.special import betaln
 
 from racer_jax.cli.main import main
-from racer_jax.serving.gateway._arms import arm_of, evidence, interval
+from racer_jax.data.errors import DataError
+from racer_jax.serving.gateway._arms import arm_of, compare, evidence, interval
+from racer_jax.serving.gateway._records import DecisionRow, Feedback
+from racer_jax.serving.gateway._store import Store
 from tests.serving.gateway.test_state import settled
 
 KEY = b"a key"
@@ -85,28 +88,70 @@ def experiment(start, upstreams, artefacts, tmp_path):
     )
 
 
+def answered(store, name, route, unit, right, experiment="trial"):
+    """A request that a route answered, with its label."""
+    row = DecisionRow(
+        name, 1.0, route, answered="m", audited=True, experiment=experiment, unit=unit
+    )
+    store.add(row)
+    return store.feedback(Feedback(id=name, answer_correct=int(right), source="audit"))
+
+
+def test_users_with_many_labels_make_no_difference_of_equal_routes(tmp_path):
+    """Four users, two of each route, who differ: 300 labels of each say what four labels do."""
+    path = str(tmp_path / "gateway.db")
+    store = Store(path, 1e12)
+    chances = {1: ("old", 0.9), 2: ("old", 0.9), 3: ("new", 0.5), 4: ("new", 0.5)}
+    rng = np.random.default_rng(0)
+    for i in range(1200):
+        unit = 1 + i % 4
+        route, chance = chances[unit]
+        answered(store, f"d{i}", route, unit, rng.random() < chance)
+    for i in range(50):  # not drawn
+        answered(store, f"e{i}", "old", None, True, experiment=None)
+    store.ask(lambda connection: None).result()
+    done = compare(path, "old", "new")
+    assert [arm.num for arm in done.arms] == [2, 2]
+    assert [arm.decisions for arm in done.arms] == [600, 600]
+    assert done.better is None
+    assert evidence((540, 600), (300, 600)) > 1e6  # what the requests would have said
+    answered(store, "f1", "old", 5, True, experiment="other")
+    answered(store, "f2", "new", 6, True, experiment="other").result()
+    with pytest.raises(DataError, match="--experiment, one of other, trial"):
+        compare(path, "old", "new")
+    assert [arm.num for arm in compare(path, "old", "new", experiment="other").arms] == [1, 1]
+    store.close()
+
+
 def test_an_experiment_is_run_and_compared(experiment, capsys):
     ask = experiment.chat
     arms = {}
     for i in range(24):
-        got = ask(f"large question {i}", model="racer/trial", user=f"user {i % 8}")
+        got = ask(f"large question {i}", model="racer/trial", user=f"user {i % 18}")
         arm = got.json["racer"]["arm"]
         assert got.headers["x-racer-arm"] == arm
-        assert arms.setdefault(i % 8, arm) == arm
+        assert arms.setdefault(i % 18, arm) == arm
         settled(experiment)
         large = int(arm == "new")
         label = [{"id": got.json["id"], "correct": {"small": 0, "medium": 0, "large": large}}]
         assert experiment.admin("POST", "/audit", label).json["labels"][0]["new"]
         experiment.ask("POST", "/v1/feedback", {"id": got.json["id"], "answer_correct": 1})
     assert set(arms.values()) == {"my", "new"}
-    assert "arm" not in ask("large ?").json["racer"]
+    # Who asks for a route itself was not drawn, and does not count.
+    chosen = ask("large ?").json
+    assert "arm" not in chosen["racer"]
+    settled(experiment)
+    label = [{"id": chosen["id"], "correct": {"small": 0, "medium": 0, "large": 1}}]
+    assert experiment.admin("POST", "/audit", label).json["labels"][0]["new"]
     assert "racer/trial" in [m["id"] for m in experiment.ask("GET", "/v1/models").json["data"]]
     state = experiment.gateway.settings.state.path
     assert main(["compare", state, "my", "new", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["better"] == "new"
     assert [arm["right"] for arm in said["arms"]] == [0, said["arms"][1]["num"]]
-    assert said["arms"][0]["num"] + said["arms"][1]["num"] == 24
+    assert said["experiment"] == "trial"
+    assert said["arms"][0]["num"] + said["arms"][1]["num"] == 18
+    assert said["arms"][0]["decisions"] + said["arms"][1]["decisions"] == 24
     assert main(["compare", state, "my", "new", "--users"]) == 0
     assert "no difference is shown so far" in capsys.readouterr().out
     for wrong, words in ((["my", "my"], "must be two"), (["my", "none"], "no decision of a route")):

@@ -117,6 +117,23 @@ def server(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_tables_of_an_older_version_get_their_new_columns(server):
+    address, _, _ = server
+    Store(address, 1e12).close()
+    drop = "alter table decision drop column promised, drop column experiment, drop column unit"
+    connection = _databases.Postgres(address)
+    connection.execute(drop)
+    first, second = Store(address, 1e12), Store(address, 1e12)
+    first.add(DecisionRow("chatcmpl-old", 1.0, "other", promised=False, unit=-(2**63)))
+    assert first.decision("chatcmpl-old").result()["promised"] is False
+    assert second.decision("chatcmpl-old").result()["unit"] == -(2**63)
+    connection.execute("drop table decision")
+    connection.close()
+    first.close()
+    second.close()
+
+
+@pytest.mark.slow
 def test_two_replicas_share_one_log(server, start, upstreams, artefacts, tmp_path, capsys):
     address, stop, begin = server
     upstreams.reset()

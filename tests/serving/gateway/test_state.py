@@ -186,14 +186,16 @@ def test_what_users_say_feeds_no_monitor(audited):
     settled(audited)
 
 
-def test_a_question_that_comes_again_counts_once(audited):
+def test_a_question_counts_as_often_as_it_comes_and_a_request_once(audited):
+    """Two labels of a request, by different labellers, are one; two requests are two."""
+    label = {"small": 0, "medium": 0, "large": 1}
     for _ in range(2):
         name = audited.chat("large again?").json["id"]
         settled(audited)
-        label = {"small": 0, "medium": 0, "large": 1}
-        audited.admin("POST", "/audit", [{"id": name, "correct": label}])
+        audited.admin("POST", "/audit", [{"id": name, "correct": label, "source": "audit"}])
+        audited.admin("POST", "/audit", [{"id": name, "correct": label, "source": "test"}])
     labels = audited.admin("GET", "/status").json["routes"]["my"]["monitors"]["labels"]
-    assert labels["num"] == 2
+    assert labels["num"] == 3
 
 
 def test_an_alarm_voids_the_promise_and_is_kept(audited, start):
