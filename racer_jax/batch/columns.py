@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from racer_jax.racer.racer import Racer
 
 # Artefacts that a worker keeps: engines pickle the function anew for every task.
@@ -35,6 +37,42 @@ def _values(column: Any) -> list[Any]:
             values: list[Any] = getattr(column, name)()
             return values
     return list(column)
+
+
+def labels_of(column: Any, name: str, models: Sequence[str]) -> "np.ndarray":
+    """Whether each model is right on each query, bool `[n, m]`, of a column of lists.
+
+    Nothing else than 0 and 1 is a label: a NaN or a text would count as right, a null as wrong.
+
+    Use this when labels come as a column; rows are counted from 0 in errors.
+
+    Args:
+      column: Lists of m labels: False and True, or the numbers 0 and 1.
+      name: Its name.
+      models: The pool, in the order of the labels.
+
+    Raises:
+      ValueError: If a row has not one label for each model, or a label is another one.
+    """
+    import numpy as np
+
+    rows = _values(column)
+    right = np.zeros((len(rows), len(models)), bool)
+    for row, labels in enumerate(rows):
+        where = f"column {name!r} must hold lists of {len(models)} labels, one for each model, got"
+        if labels is None or isinstance(labels, str | bytes) or not hasattr(labels, "__len__"):
+            raise ValueError(f"{where} {labels!r} in row {row}")
+        if len(labels) != len(models):
+            raise ValueError(f"{where} {len(labels)} in row {row}")
+        for place, label in enumerate(labels):
+            is_number = isinstance(label, int | float | np.bool_ | np.integer | np.floating)
+            if not is_number or label not in (0, 1):
+                raise ValueError(
+                    f"column {name!r} must hold 0 or 1 (or false and true) for each model, got "
+                    f"{label!r} for {models[place]!r} in row {row}"
+                )
+            right[row, place] = bool(label)
+    return right
 
 
 def _column(columns: Any, name: str) -> Any:
@@ -162,8 +200,8 @@ class ScoreBatch(_Batch):
       group: Column of their groups; None where there are none.
       keep: Columns that are passed on as they are, such as a name of the query.
       rows: Rows of the one program that a worker compiles.
-      correct: Column of lists, whether each model of the pool, in its order, is right; None where
-        there are no labels.
+      correct: Column of lists, whether each model of the pool, in its order, is right: 0 or 1,
+        or false and true; None where there are no labels.
     """
 
     correct: str | None = None
@@ -190,20 +228,21 @@ class ScoreBatch(_Batch):
         racer = self._racer()
         if racer.scorer is None:
             raise ValueError(f"the racer of {self.artefact} has no router of its own")
+        right = None
+        if self.correct is not None:
+            right = labels_of(_column(columns, self.correct), self.correct, racer.models)
+            num = len(_column(columns, self.text))
+            if len(right) != num:
+                raise ValueError(
+                    f"column {self.correct!r} must hold labels of each of the {num} queries, got "
+                    f"{len(right)}"
+                )
         result: dict[str, Any] = {"scores": [], "nonconformity": []}
         for texts, groups, num in self._pieces(columns):
             measured = racer.scorer(texts, racer.nonconformity, racer.null, groups)
             result["scores"] += measured.scores[:num].tolist()
             result["nonconformity"] += measured.nonconformity[:num].tolist()
-        if self.correct is not None:
-            right = np.array(_values(_column(columns, self.correct)), bool)
-            num_models, num = len(racer.models), len(result["scores"])
-            right = right.reshape(num, -1) if num else right.reshape(0, num_models)
-            if right.shape[1] != num_models:
-                raise ValueError(
-                    f"column {self.correct!r} must hold lists of {num_models} labels, one for each "
-                    f"model, got {right.shape[1]}"
-                )
+        if right is not None:
             truth = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
             entries = np.array(result["nonconformity"], np.float32).reshape(truth.shape)
             result["critical"] = np.where(truth, entries, np.float32(np.inf)).min(axis=1).tolist()

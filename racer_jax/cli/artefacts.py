@@ -188,7 +188,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     # Before minutes of work are spent.
     check_artefact(arguments.output, overwrite=arguments.overwrite)
-    source, rows = Source.of(arguments), Rows.of(arguments)
+    source, rows = Source.of(arguments), Rows.of(arguments, "train")
     with work_bar("read the table") as bar:
         table = source.table()
         if table.missing is not None:  # --missing keep

@@ -208,7 +208,10 @@ def calibrate(arguments: argparse.Namespace) -> None:
         options = {"by_group": not arguments.no_groups, **_options(arguments)}
         with work_bar("read the table", "choose the threshold") as bar:
             table, scores = labelled(
-                Source.of(arguments), Rows.of(arguments), smaller, recalibrating=True
+                Source.of(arguments),
+                Rows.of(arguments, "calibrate"),
+                smaller,
+                recalibrating=True,
             )
             notes = table.notes
             bar.next()

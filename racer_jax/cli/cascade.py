@@ -174,7 +174,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     check_artefact(arguments.output, overwrite=arguments.overwrite)
     batches = _batches(arguments.batches)
-    source, rows = Source.of(arguments), Rows.of(arguments)
+    source, rows = Source.of(arguments), Rows.of(arguments, "train")
     with work_bar("read the table", "learn the order of the models") as bar:
         table = rows.select(labelled_rows(source.table(), arguments.loss), source.name)
         print_notes(table.notes)

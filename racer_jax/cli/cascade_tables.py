@@ -44,7 +44,8 @@ def answered_rows(
 
     Use this when a command calibrates or measures a cascade.
     """
-    source, rows = replace(Source.of(arguments), of_racer=False), Rows.of(arguments)
+    rows = Rows.of(arguments, "calibrate" if recalibrating else "measure")
+    source = replace(Source.of(arguments), of_racer=False)
     source.check_models(cascade.models)
     table = labelled_rows(source.table_of(cascade.models), loss)
     if arguments.unseen:

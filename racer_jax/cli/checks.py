@@ -98,7 +98,7 @@ def bound_check(arguments: argparse.Namespace) -> int:
         return bound_check_without_artefact(arguments)
     racer = Racer.load(arguments.artefact)
     with work_bar("read the table", "score the questions") as steps:
-        table, scores = labelled(Source.of(arguments), Rows.of(arguments), racer)
+        table, scores = labelled(Source.of(arguments), Rows.of(arguments, "measure"), racer)
         print_notes(table.notes)
         steps.next()
         model_scores = racer.score(table, scores)

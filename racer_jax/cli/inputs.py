@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 from racer_jax.cli.options import Source
 from racer_jax.data.errors import DataError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
+
+Purpose = Literal["train", "calibrate", "measure"]
+_PURPOSES: tuple[str, ...] = get_args(Purpose)
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,18 @@ class Rows:
       share: Share of the questions to keep, drawn at random; all when None.
       seed: Seed of that draw.
       unseen: Whether questions the racer was trained or calibrated on are left out.
+      purpose: What the rows are for. Each has a draw of its own for a seed: what one command left
+        over is in the order of its draw, and the same draw of it would not be uniform.
     """
 
     groups: Sequence[str] | None
     share: float | None
     seed: int
     unseen: bool
+    purpose: Purpose
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Rows:
+    def of(cls, arguments: argparse.Namespace, purpose: Purpose) -> Rows:
         """The options of `add_choosing` and, where the command has it, `add_unseen`.
 
         Use this when the options of a command are parsed.
@@ -57,7 +63,7 @@ class Rows:
                 f"{arguments.share:g}"
             )
         unseen = getattr(arguments, "unseen", False)
-        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen)
+        return cls(arguments.group, arguments.share, arguments.seed or 0, unseen, purpose)
 
     def select(
         self,
@@ -104,7 +110,10 @@ class Rows:
             table = fresh
         if self.share is not None:
             rest = float(1 - Decimal(str(self.share)))
-            parts = split(jax.random.key(self.seed), table, (self.share, 0.0, rest))
+            key = jax.random.key(self.seed)
+            if self.purpose != "train":
+                key = jax.random.fold_in(key, _PURPOSES.index(self.purpose))
+            parts = split(key, table, (self.share, 0.0, rest))
             table = kept(table.select(parts.calibration), f"--share {self.share:g}")
         if not len(table):
             raise DataError(
@@ -143,14 +152,17 @@ def labelled(
 
 
 @contextmanager
-def open_input(name: str, lines: str = "JSON or of plain text") -> Iterator[IO[bytes]]:
+def open_input(
+    name: str, lines: str = "JSON or of plain text", instead: str = ""
+) -> Iterator[IO[bytes]]:
     """A file for reading, plain or compressed, or the standard input.
 
     Use this when a command reads lines from a file or a pipe.
 
     Args:
       name: The file; `-` for the standard input.
-      lines: What its lines hold, and what else to do with a table, for the error.
+      lines: What its lines hold, for the error.
+      instead: What to do with a table, for the error.
 
     Raises:
       DataError: If the standard input is closed, or the file is a table.
@@ -161,6 +173,6 @@ def open_input(name: str, lines: str = "JSON or of plain text") -> Iterator[IO[b
         yield sys.stdin.buffer
         return
     if bare_name(Path(name)).endswith((".csv", ".tsv")):
-        raise DataError(f"must be lines of {lines}, got a table", path=name)
+        raise DataError(f"must be lines of {lines}, got a table{instead}", path=name)
     with open_lines(Path(name)) as file:
         yield file

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from racer_jax.serving.monitor import Monitor
 
 # What is counted, and what to do with a table of labels.
-_LINES = (
-    'JSON such as {"missed": 0}, or a number for each query; for a table of labels give '
-    "--decisions FILE --labels TABLE in place of --input"
-)
+_LINES = 'JSON such as {"missed": 0}, or a number for each query'
+_INSTEAD = "; for a table of labels give --decisions FILE --labels TABLE in place of --input"
 # What is typed for a monitor that counts, and says nothing where nothing is counted.
 _OF_COUNTING = ("kind", "level", "alpha", "artefact", "reference", "seed")
 
@@ -207,7 +205,7 @@ def _monitor_input(arguments: argparse.Namespace, options: MonitorOptions) -> in
     with (
         raising_when_terminated(),
         alone_with(state, arguments.wait),
-        open_input(arguments.input, _LINES) as file,
+        open_input(arguments.input, _LINES, _INSTEAD) as file,
     ):
         start = open_monitor(state, options)
         name = "standard input" if arguments.input == "-" else arguments.input

@@ -222,7 +222,7 @@ def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.n
     if arguments.alphas is not None:
         parse_alphas(arguments.alphas)  # before anything is read
     racer = _loaded(arguments.artefact)
-    return racer, *labelled(Source.of(arguments), Rows.of(arguments), racer)
+    return racer, *labelled(Source.of(arguments), Rows.of(arguments, "measure"), racer)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:

@@ -106,7 +106,7 @@ def nan_as_inf(array: jax.Array) -> jax.Array:
     Compared as integers a NaN is above +inf or, with its sign bit set, as 0 / 0 gives it, below
     -inf; calibration would then count a hit where no set holds the model.
 
-    Use this after `check_no_nan` when a function compares nonconformity or critical scores.
+    Use this when a function compares nonconformity or critical scores, after `check_no_nan`.
     """
     return jnp.where(jnp.isnan(array), jnp.inf, array) if is_traced(array) else array
 
@@ -114,11 +114,11 @@ def nan_as_inf(array: jax.Array) -> jax.Array:
 def rows_of_labels(array: Any, labels: jax.Array) -> jax.Array | None:
     """Which rows `[...]` hold nothing but 0 and 1; None where that is known of all.
 
-    Use this after `as_binary` when a traced row of anything else must not count as a hit.
+    Use this when a traced row of anything else must not count as a hit, after `as_binary`.
     """
     if not is_traced(array) or array.dtype == jnp.bool_:
         return None
-    return (labels | (array == 0)).all(axis=-1)
+    return jnp.all(labels | (array == 0), axis=-1)
 
 
 def on_device(array: Any) -> jax.Array:

@@ -5,6 +5,7 @@ Integer arithmetic on the decimal that was written, on the host and on a device 
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,9 @@ def rounded_down(alpha: jax.Array, bound: float = 1.0) -> jax.Array:
     """
     if not jnp.issubdtype(alpha.dtype, jnp.floating):
         raise TypeError(f"alpha must be floating where it is traced, got dtype {alpha.dtype}")
-    level = alpha.astype(jnp.float32) * (1 - 2.0 ** -min(22, jnp.finfo(alpha.dtype).nmant))
+    # Reading a decimal rounds it by half of eps at most.
+    eps = float(cast(Any, jnp.finfo)(alpha.dtype).eps)
+    level = alpha.astype(jnp.float32) * (1 - max(2.0**-22, eps))
     return jnp.where((alpha > 0) & (alpha < bound), level, 0)
 
 

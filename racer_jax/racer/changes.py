@@ -87,9 +87,10 @@ class ChangeableRacer(RacerState):
         """The racer of the pool without some of its models; no data is needed.
 
         Its threshold is the one that calibrating the remaining pool on the same queries gives, so
-        the risk is at most alpha again: the chance that no called model is right, among those that
-        are left. The old threshold promises nothing for them. The router and its scores stay as
-        they are; the order of RACER-J and the static order is made anew from the training rows.
+        the risk is at most alpha again: the chance that no called model is right although one of
+        those that are left is. The old threshold promises nothing for them. The router and its
+        scores stay as they are; the order of RACER-J and the static order is made anew from the
+        training rows.
 
         The promise takes for granted that who is left out does not depend on the query. If a model
         is down on hard queries, say, those of that time are not like the calibration queries, and

@@ -3,14 +3,18 @@
 An artefact whose sentence is not the one of its content is refused; one in earlier words is read.
 """
 
+from math import inf
 from types import MappingProxyType
 
 from racer_jax.core.risk_levels import confidence_name
 from racer_jax.racer.calibration_facts import CalibrationFacts
-from racer_jax.racer.loss_promises import loss_guarantee
-from racer_jax.racer.promises import WORDING, counted, group_names, is_lost_with_enough
-from racer_jax.racer.wording import Wording
+from racer_jax.racer.loss_promises import loss_guarantee, loss_words
+from racer_jax.racer.promises import WORDING, group_names, guarantee, is_lost_with_enough
+from racer_jax.racer.wording import Wording, counted
 
+_GRADES = MappingProxyType(
+    dict.fromkeys(WORDING.grades, "1 - the best grade among the called models")
+)
 _FIRST = Wording(
     assumption="If the queries to come are exchangeable with {who}",
     misses=MappingProxyType(
@@ -21,7 +25,18 @@ _FIRST = Wording(
             "never": "no called model answers rightly",
         }
     ),
+    grades=_GRADES,
     surely="for all calibration sets but a share of {delta}",
+)
+_SECOND = WORDING._replace(
+    misses=MappingProxyType(
+        {
+            **WORDING.misses,
+            "paper": "no called model is right (if no model could answer, abstaining counts as "
+            "right)",
+        }
+    ),
+    grades=_GRADES,
 )
 
 
@@ -30,7 +45,8 @@ def earlier_guarantees(calibration: CalibrationFacts, null: str) -> tuple[str, .
 
     Use this when an artefact states its promise in words that are not those of today.
     """
-    return tuple(_earlier(calibration, null, words) for words in (_FIRST, WORDING))
+    earlier = [_earlier(calibration, null, words) for words in (_FIRST, _SECOND)]
+    return (*earlier, guarantee(calibration, null, _SECOND))
 
 
 def _earlier(calibration: CalibrationFacts, null: str, words: Wording) -> str:
@@ -49,7 +65,9 @@ def _earlier(calibration: CalibrationFacts, null: str, words: Wording) -> str:
         how = words.surely.format(confidence=confidence, delta=calibration.delta)
     assumption = words.assumption.format(who=who, of="")
     if calibration.loss is not None:
-        return loss_guarantee(calibration, assumption, where, how)
+        amount = loss_words(calibration.loss.name, null, words)
+        lost, beginning = calibration.threshold == inf, f"{assumption}, the mean"
+        return loss_guarantee(calibration, amount, beginning, where, how, lost)
     if calibration.num_overlap:
         return (
             f"Nothing is promised: {calibration.num_overlap} calibration questions were trained "

@@ -24,6 +24,7 @@ from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.racer.fitting import label_rule
 from racer_jax.racer.limits import limited
 from racer_jax.racer.processes import check_process
+from racer_jax.racer.promises import is_unbounded
 from racer_jax.racer.results import Baseline, Evaluation, GroupEvaluation
 from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.state import RacerState
@@ -155,21 +156,20 @@ class _Law(NamedTuple):
     variance: np.ndarray
 
 
-def _law(calibration: Calibration, alphas: Sequence[str], counts: np.ndarray) -> _Law:
+def _law(
+    calibration: Calibration, alphas: Sequence[str], counts: np.ndarray, is_never: bool
+) -> _Law:
     """The laws of the risk of each group, on so many queries of it.
 
     Given the calibration set the risk is Beta(b + 1, n - b), so misses are beta-binomial.
     """
     budgets, n = calibration.budgets(alphas), calibration.num_queries[:, None].astype(np.float64)
-    value, infeasible = calibration.thresholds(alphas)[0], budgets < 0
+    value = calibration.thresholds(alphas)[0]
     a, b, num = budgets + 1.0, n - budgets, np.maximum(counts, 1)[:, None]
     mean = a / (n + 1)
     variance = a * b * (n + 1 + num) / ((n + 1) ** 2 * (n + 2)) / num
-    # Too small a group under the pooled threshold, or that may not call every model; null mode
-    # `never` where no threshold reaches alpha.
-    may_miss = calibration.fallback == "pooled" or calibration.max_models is not None
-    no_guarantee = (infeasible & may_miss) | (~infeasible & (value == np.inf))
     # A calibration for a loss promises nothing of misses.
+    no_guarantee = is_unbounded(value, budgets, calibration.max_models is not None, is_never)
     no_guarantee = no_guarantee | (calibration.loss is not None)
     # The exact law needs ties that are broken and a threshold that is a number.
     loose = no_guarantee | (value == -np.inf) | (calibration.tie is None)
@@ -232,10 +232,12 @@ def evaluate(
     tables = _tables(table.correct, order, cost, votes(table, model_scores, ties, temperatures))
     code, thresholds = calibration.codes(table.group, num), calibration.threshold_keys(alphas)
     counts = np.bincount(code, minlength=len(thresholds))[:-1]
+    # The null mode `never` is the one in which the null model is in no set.
+    is_never = bool((model_scores.nonconformity[:, -1] == np.inf).all())
     study = _Study(
         table,
         calibration,
-        _law(calibration, alphas, counts),
+        _law(calibration, alphas, counts, is_never),
         code,
         tables,
         cost,

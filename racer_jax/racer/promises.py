@@ -13,25 +13,40 @@ import numpy as np
 
 from racer_jax.core.risk_levels import confidence_name
 from racer_jax.racer.calibration_facts import CalibrationFacts
-from racer_jax.racer.loss_promises import loss_guarantee, loss_warnings
-from racer_jax.racer.wording import Wording
+from racer_jax.racer.loss_promises import (
+    is_out_of_reach,
+    loss_guarantee,
+    loss_warnings,
+    loss_words,
+)
+from racer_jax.racer.wording import Wording, counted
 from racer_jax.risk_control.bounds import smallest_calibration_size
 
 WORDING = Wording(
     assumption="For new queries{of} drawn like (exchangeable with) {who}",
     misses=MappingProxyType(
         {
-            "paper": "no called model is right (if no model could answer, abstaining counts as "
-            "right)",
+            "paper": "no called model is right (a question that no model can answer counts as "
+            "right if its set holds the null model, 'none of them')",
             "free": "no called model is right (although some model of the pool could answer)",
             "never": "no called model is right (also where no model could answer)",
+        }
+    ),
+    # `grade_loss` gives the null model the best grade where every grade is 0.
+    grades=MappingProxyType(
+        {
+            "paper": "1 - the best grade among the called models (a question on which every grade "
+            "is 0 counts as no loss if its set holds the null model, 'none of them')",
+            "free": "1 - the best grade among the called models (a question on which every grade "
+            "is 0 counts as no loss)",
+            "never": "1 - the best grade among the called models (also where every grade is 0)",
         }
     ),
     surely="with {confidence} confidence",
 )
 
 
-def guarantee(calibration: CalibrationFacts, null: str) -> str:
+def guarantee(calibration: CalibrationFacts, null: str, words: Wording = WORDING) -> str:
     """What is promised under a null mode, in a few sentences, with its assumption.
 
     Use this when you are below `Calibration.guarantee`, which calls it.
@@ -39,8 +54,9 @@ def guarantee(calibration: CalibrationFacts, null: str) -> str:
     Args:
       calibration: What calibration has set.
       null: The null mode.
+      words: The words; those of an earlier version to read its artefacts.
     """
-    miss, alpha = WORDING.misses[null], calibration.alpha
+    miss, alpha = words.misses[null], calibration.alpha
     if calibration.num_overlap and calibration.loss is None:
         return (
             f"Nothing is promised: {calibration.num_overlap} calibration questions were trained "
@@ -49,13 +65,15 @@ def guarantee(calibration: CalibrationFacts, null: str) -> str:
     is_lost = _is_lost(calibration, null)
     if is_lost.all() and calibration.loss is None:
         return f"Nothing is promised: no threshold reaches a chance of at most {alpha} that {miss}."
-    assumption, where = _assumption(calibration, is_lost)
+    assumption, where = _assumption(calibration, is_lost, words)
     how = "on average over calibration sets"
     if calibration.delta is not None:
         confidence = confidence_name(calibration.delta)
-        how = WORDING.surely.format(confidence=confidence, delta=calibration.delta)
+        how = words.surely.format(confidence=confidence, delta=calibration.delta)
     if calibration.loss is not None:
-        promise = loss_guarantee(calibration, assumption, where, how)
+        amount = loss_words(calibration.loss.name, null, words)
+        beginning = f"{assumption}, the mean"
+        promise = loss_guarantee(calibration, amount, beginning, where, how, is_lost)
     else:
         promise = f"{assumption}, the chance that {miss} is at most {alpha}{where}, {how}."
     if is_lost.all() or calibration.num_overlap:
@@ -63,12 +81,14 @@ def guarantee(calibration: CalibrationFacts, null: str) -> str:
     return promise + "".join(f" {sentence}" for sentence in _beside(calibration, is_lost))
 
 
-def _assumption(calibration: CalibrationFacts, is_lost: np.ndarray) -> tuple[str, str]:
+def _assumption(
+    calibration: CalibrationFacts, is_lost: np.ndarray, words: Wording
+) -> tuple[str, str]:
     """What is assumed of which queries, and where the promise holds."""
     num = calibration.num_queries
     if calibration.groups is None:
         who = f"the {int(num.sum()):,} calibration queries"
-        return WORDING.assumption.format(who=who, of=""), ""
+        return words.assumption.format(who=who, of=""), ""
     keeps = ~is_lost if not is_lost.all() else np.ones_like(is_lost)
     names = [name for name, stays in zip(calibration.groups, keeps, strict=True) if stays]
     counts = zip(names, num[keeps].tolist(), strict=True)
@@ -78,7 +98,7 @@ def _assumption(calibration: CalibrationFacts, is_lost: np.ndarray) -> tuple[str
         of, where = f" of {_groups(names)}", ", in each of these groups"
     if not keeps.all() and len(names) == 1:
         who, where = f"its {int(num[keeps][0]):,} calibration queries", ""
-    return WORDING.assumption.format(who=who, of=of), where
+    return words.assumption.format(who=who, of=of), where
 
 
 def _beside(calibration: CalibrationFacts, is_lost: np.ndarray) -> Iterator[str]:
@@ -109,7 +129,7 @@ def warnings_of(calibration: CalibrationFacts, *, with_advice: bool = True) -> t
       with_advice: False for the sentences of versions before, which did not say what to do.
     """
     if calibration.loss is not None:
-        sentences = loss_warnings(calibration, group_names(calibration))
+        sentences = loss_warnings(calibration, group_names(calibration), with_advice)
     else:
         budgets = calibration.budgets([calibration.alpha])[:, 0].tolist()
         rows = zip(group_names(calibration), range(len(budgets)), budgets, strict=True)
@@ -180,11 +200,30 @@ def _is_lost(calibration: CalibrationFacts, null: str) -> np.ndarray:
     calls_all, is_capped = calibration.threshold == inf, calibration.max_models is not None
     if calibration.loss is not None:
         # With every model called nothing is lost against the best of the pool.
-        return np.asarray(calls_all & (is_capped or calibration.loss.name == "grade"))
-    enough = calibration.budgets([calibration.alpha])[:, 0] >= 0
+        lost = calls_all & (is_capped or calibration.loss.name == "grade")
+        return np.asarray(lost | (~calls_all & is_out_of_reach(calibration)))
+    budgets = calibration.budgets([calibration.alpha])[:, 0]
+    return is_unbounded(calibration.threshold, budgets, is_capped, null == "never")
+
+
+def is_unbounded(
+    threshold: np.ndarray, budgets: np.ndarray, is_capped: bool, is_never: bool
+) -> np.ndarray:
+    """Whether nothing bounds the chance of a miss by alpha.
+
+    Use this when a sentence or a figure says what is promised.
+
+    Args:
+      threshold: Thresholds, of any shape.
+      budgets: The misses that calibration may make, of the same shape; -1 where no threshold is
+        safe.
+      is_capped: Whether a set holds some models at most.
+      is_never: Whether the null mode is `never`.
+    """
     # With too few queries every model is called, which misses nothing, if it may be called and a
     # question that no model can answer is no miss; or the pooled threshold is used.
-    return np.asarray(np.where(calls_all, enough | is_capped | (null == "never"), ~enough))
+    is_safe = (budgets < 0) & (not is_capped and not is_never)
+    return np.asarray(np.where(threshold == inf, ~is_safe, budgets < 0))
 
 
 def _warning(
@@ -226,11 +265,6 @@ def _warning(
         f"{name}: with at most {counted(most)} for a query the risk cannot be brought to alpha = "
         f"{alpha}{reach}; {_first(most)} called, and the risk is higher"
     )
-
-
-def counted(most: int) -> str:
-    """A number of models in a sentence. Use this when a sentence counts models."""
-    return "1 model" if most == 1 else f"{most} models"
 
 
 def _rounded_up(alpha: float) -> float:

@@ -62,9 +62,10 @@ from racer_jax.routers.scores import Scores
 class Racer(ChangeableRacer):
     """A router with a calibrated threshold: each query gets a small set of models.
 
-    The risk that none of them is right is at most alpha. Make one with `fit` (texts and labels),
-    `from_router` (a router of texts you have) or `from_scores` (any scores you have), then
-    `calibrate`. Its attributes are those of `RacerState`.
+    The risk that none of them is right although a model of the pool is, is at most alpha; the null
+    mode says what counts where no model is. Make one with `fit` (texts and labels), `from_router`
+    (a router of texts you have) or `from_scores` (any scores you have), then `calibrate`. Its
+    attributes are those of `RacerState`.
 
     Use this when you have labelled queries and want to call as few models as a risk level allows.
 
@@ -239,7 +240,8 @@ class Racer(ChangeableRacer):
             the artefact says.
           loss: What is to be at most alpha on average in the place of the chance of a miss, for a
             table of graded answers: `"grade"`, 1 - the best grade called, or `"shortfall"`, by how
-            much that is below the best of the pool. Grades are in [0, 1].
+            much that is below the best of the pool. Grades are in [0, 1]; `guarantee` says what
+            counts on a question whose grades are all 0.
           **options: The fields of `CalibrationOptions`, which says what each does and its default:
             `by_group`, `fallback`, `delta`, `unknown_group`, `max_models` and `min_models`.
 

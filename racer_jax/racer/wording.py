@@ -22,9 +22,16 @@ class Wording(NamedTuple):
       assumption: What is assumed of new queries; `{who}` stands for the calibration queries,
         `{of}` for the groups that it is of.
       misses: What counts as a miss, by null mode.
+      grades: What the loss `grade` is, by null mode.
       surely: How sure a promise with a delta is, of `{delta}` and `{confidence}`, 1 - delta.
     """
 
     assumption: str
     misses: Mapping[str, str]
+    grades: Mapping[str, str]
     surely: str
+
+
+def counted(most: int) -> str:
+    """A number of models in a sentence. Use this when a sentence counts models."""
+    return "1 model" if most == 1 else f"{most} models"

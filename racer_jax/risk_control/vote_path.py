@@ -67,7 +67,7 @@ def _rounding(weights: jax.Array) -> jax.Array:
     total = weights.sum()
     unit = jnp.ldexp(jnp.float32(1), jnp.frexp(total)[1] - 24)
     is_exact = (jnp.rint(weights / unit) * unit == weights).all()
-    return jnp.where(is_exact, 0, 2 * len(weights) * jnp.finfo(jnp.float32).eps * total)
+    return jnp.where(is_exact, 0, 2 * len(weights) * np.finfo(np.float32).eps * total)
 
 
 def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:

@@ -145,8 +145,12 @@ def _query(
         if racer.scorer is None:
             scores = _scores(record, racer.models, path, line)
             if needs_ids(racer) and _tie_name(text, name) is None:
-                problem = "must name the query, by which models of equal scores are drawn, got none"
-                raise DataError(problem, path=path, line=line, field="id")
+                raise DataError(
+                    "must name the query, since models of equal scores are drawn by it, got none",
+                    path=path,
+                    line=line,
+                    field="id",
+                )
         elif text is None or not text.strip():
             raise no_question(record, text, path, line)
         group = string_of(record, "group", path, line)
@@ -223,8 +227,8 @@ def _decisions(racer: Racer, queries: Sequence[Query]) -> Iterable[Decision]:
     if racer.scorer is not None:
         return racer.route([query.text or "" for query in queries], groups)
     scores = np.array([query.scores for query in queries], np.float32)
-    names = [_tie_name(query.text, query.id) for query in queries]
-    return racer.route_scores(scores, groups, ids=names)
+    ids = [_tie_name(query.text, query.id) for query in queries]
+    return racer.route_scores(scores, groups, ids=ids)
 
 
 def _tie_name(text: str | None, name: str | int | None) -> str | None:

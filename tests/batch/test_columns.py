@@ -121,3 +121,8 @@ def test_labels_of_another_pool(queries):
     score = ScoreBatch(queries.artefact, group="group", correct="correct", rows=ROWS)
     with pytest.raises(ValueError, match="must hold lists of 3 labels, one for each model, got 2"):
         score(dict(queries.columns, correct=[[True, False]] * 50))
+    with pytest.raises(ValueError, match="must hold labels of each of the 50 queries, got 49"):
+        score(dict(queries.columns, correct=queries.columns["correct"][:-1]))
+    labels = [*queries.columns["correct"][:-1], [True, False, float("nan")]]
+    with pytest.raises(ValueError, match=r"column 'correct' must hold 0 or 1 .*, got nan for '"):
+        score(dict(queries.columns, correct=labels))

@@ -111,8 +111,8 @@ def test_limits_of_sets_need_ids(options):
 def test_ids_that_are_none():
     racer = racer_of()
     for name in ("", " ", "\t\n"):
-        with pytest.raises(ValueError, match="ids must not be blank, got .* for query 1"):
+        with pytest.raises(ValueError, match=r"ids must not be blank, got .* for query 1"):
             racer.route_scores(LEVELS[:2], ids=["x", name])
     for name in (1, b"x", 0.5):
-        with pytest.raises(TypeError, match="ids must be strings or None, got .* for query 0"):
+        with pytest.raises(TypeError, match=r"ids must be strings or None, got .* for query 0"):
             racer.route_scores(LEVELS[:2], ids=[name, "x"])

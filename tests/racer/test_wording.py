@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from racer_jax.core.prediction_sets import misrouted
 from racer_jax.core.risk_levels import confidence_name
+from racer_jax.data import RoutingTable
 from racer_jax.racer import artefact
 from racer_jax.racer.errors import CorruptError
 from racer_jax.racer.racer import Racer
@@ -51,7 +53,8 @@ def test_each_null_mode_says_what_counts_where_no_model_is_right(null):
         "For new queries drawn like (exchangeable with) the calibration queries of"
     )
     words = {
-        "paper": "(if no model could answer, abstaining counts as right)",
+        "paper": "no called model is right (a question that no model can answer counts as right if "
+        "its set holds the null model, 'none of them')",
         "free": "no called model is right (although some model of the pool could answer)",
         "never": "(also where no model could answer)",
     }
@@ -106,6 +109,54 @@ def test_a_promise_names_the_groups_that_it_is_for_and_the_cap_apart(part):
         "For new queries drawn like (exchangeable with) the 90 calibration queries, the chance that "
         f"{MISS} is at most 0.1, {on_average} No query calls more than 2 models."
     )
+
+
+@pytest.mark.parametrize("null", ["paper", "free", "never"])
+def test_figures_and_sentence_promise_the_same_groups(part, null):
+    """With `never` a group of too few queries has a risk: calling every model may miss too."""
+    table, scores = part
+    bare = Racer.from_scores(MODELS, null=null)
+    for fallback in ("all", "pooled"):
+        for alpha, most in ((0.1, None), (0.1, 1), (0.05, None), (0.05, 2), (0.001, None)):
+            racer = bare.calibrate(table, alpha, scores=scores, max_models=most, fallback=fallback)
+            promise = racer.guarantee()
+            groups = racer.evaluate(table, [alpha], scores=scores).groups[1:]
+            without = {group.group for group in groups if np.isnan(group.upper).all()}
+            words = promise.partition(" nothing is promised.")[0].rpartition("For group")[2]
+            named = set(words.removeprefix("s").replace(" and ", ", ").strip().split(", "))
+            if promise.startswith("Nothing is promised"):
+                named = {"a", "b", "c"}
+            elif "nothing is promised." not in promise:
+                named = set()
+            assert without == named
+
+
+# What the words say, written as they are read: from what is called and right, and no core.
+AS_READ = {
+    "paper": lambda called, right, null_in_set: (
+        not (called & right).any() and not (not right.any() and null_in_set)
+    ),
+    "free": lambda called, right, null_in_set: not (called & right).any() and right.any(),
+    "never": lambda called, right, null_in_set: not (called & right).any(),
+}
+
+
+@pytest.mark.parametrize("null", ["paper", "free", "never"])
+def test_what_a_promise_says_is_what_calibration_counts(null):
+    """Most questions have no answer, and sets hold models and the null model together."""
+    rng = np.random.default_rng(3)
+    scores = (rng.uniform(size=(300, 3)) / 2).astype(np.float32)
+    right = rng.uniform(size=(300, 3)) < scores * 0.8
+    bare = Racer.from_scores(MODELS, null=null)
+    ids = [f"q{i}" for i in range(300)]
+    table = RoutingTable(ids=ids, texts=[""] * 300, models=MODELS, correct=right)
+    decisions = bare.calibrate(table, 0.3, scores=scores).route_scores(scores, ids=ids)
+    called, in_set = decisions.called, decisions.sets[:, -1]
+    events = [AS_READ[null](*row) for row in zip(called, right, in_set, strict=True)]
+    assert events == np.asarray(misrouted(decisions.sets, right)).tolist()
+    if null == "paper":  # what an earlier sentence said, abstaining, is not what is counted
+        excused = ~right.any(axis=1) & ~called.any(axis=1)
+        assert (~(called & right).any(axis=1) & ~excused).sum() > sum(events)
 
 
 def test_a_warning_says_what_to_do(part):
