@@ -67,8 +67,9 @@ def _add_route(subparsers: Subparsers) -> None:
         subparsers,
         "route",
         "Say which models to call. Questions are arguments, or lines: plain text, or JSON with "
-        "'text' or 'query' (for an artefact made from scores: 'scores', by model) and, if there "
-        "are any, 'group' and 'id'. A question that is an argument gets a few lines of text, or "
+        "'text' or 'query' (for an artefact made from scores: 'scores', by model, and the text "
+        "or 'id' it was calibrated by, which tells equal scores apart) and, if there are any, "
+        "'group' and 'id'. A question that is an argument gets a few lines of text, or "
         "with --json a line of JSON; each line of --input gets a line of JSON. A line that cannot "
         "be read gets an object with 'error', and the exit status at the end is 1.",
         """

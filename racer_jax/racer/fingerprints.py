@@ -41,11 +41,13 @@ def fingerprints(texts: Iterable[str]) -> np.ndarray:
 def question_fingerprints(table: RoutingTable) -> np.ndarray:
     """The fingerprint of each row's question, uint64 `[n]`.
 
-    That of its id where a row has no text.
+    That of its id where a row has no text, or a blank one: such rows are questions of their own, as
+    in `RoutingTable.question_ids`.
 
     Use this when two tables may share questions.
     """
-    return fingerprints(text or name for text, name in zip(table.texts, table.ids, strict=True))
+    rows = zip(table.texts, table.ids, strict=True)
+    return fingerprints(text if text.strip() else name for text, name in rows)
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

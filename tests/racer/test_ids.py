@@ -8,6 +8,7 @@ import pytest
 
 from racer_jax import Racer
 from racer_jax.data import RoutingTable
+from racer_jax.racer.fingerprints import question_fingerprints
 from racer_jax.serving.json_lines import BadLine, Query, read_queries, route_lines, route_queries
 
 MODELS = ["a", "b", "c"]
@@ -106,6 +107,14 @@ def test_limits_of_sets_need_ids(options):
     assert [type(item) for item in read_queries(file, "x", racer, strict=False)] == [BadLine]
     unbroken = racer_of(seed=None, **options)
     assert unbroken.route_scores(LEVELS)[0] == unbroken.route_scores(LEVELS, ids=NEW)[0]
+
+
+def test_rows_with_blank_texts_are_questions_of_their_own():
+    blank = ["", " ", "\t\n", "\u2003"]
+    models, correct = ["a"], [[1]] * 4
+    table = RoutingTable(ids=list("wxyz"), texts=blank, models=models, correct=correct)
+    named = RoutingTable(ids=list("wxyz"), texts=list("wxyz"), models=models, correct=correct)
+    assert question_fingerprints(table).tolist() == question_fingerprints(named).tolist()
 
 
 def test_ids_that_are_none():
