@@ -3,7 +3,7 @@ r"""What calibration promises, in closed form: Theorems 4.3 and 4.5, and the exa
 Evaluated on the host in float64. n is the number of calibration queries, b = floor(alpha (n + 1)) -
 1 the miss budget, k = n - b the rank of the threshold among the n critical scores. The upper bound
 needs exchangeability alone; the lower bound and the exact laws also need critical scores without
-ties, which the exact tie-break supplies for every router.
+ties, which the exact tie-break supplies for every router, and a threshold that is finite.
 """
 
 from math import ceil, sqrt
