@@ -675,7 +675,7 @@ def test_models_are_matched_by_name(data, texts):
     fewer = Racer.from_scores(MODELS[:2], seed=7).calibrate(table, 0.2, scores=scores)
     again = fewer.evaluate(table, [0.1], scores=scores)
     assert any("left out 1 of 3 models" in note for note in again.notes)
-    with pytest.raises(ValueError, match="got none of large"):
+    with pytest.raises(ValueError, match="the table has no model 'large'"):
         bare.calibrate(part.table.select(models=MODELS[:2]), 0.2, scores=scores)
 
 
