@@ -78,7 +78,7 @@ def check_artefact(path: Path, *, overwrite: bool, changed: Path | None = None) 
     from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError
 
     check_place(path)
-    if overwrite:
+    if overwrite or (changed is not None and path.resolve() == changed.resolve()):
         return
     try:
         description = description_of(path)

@@ -30,7 +30,7 @@ COMMANDS = {
     "data convert npz": "data convert T out.npz",
     "data fetch": "data fetch routerbench --folder out --base-url http://127.0.0.1:9",
     "train": "train T -o out.racer --router knn",
-    "train over": "train T -o my.racer --router knn",
+    "train over": "train T -o my.racer --router knn --overwrite",
     "calibrate": "calibrate A T --alpha 0.2 -o out.racer",
     "calibrate alpha": "calibrate A --alpha 0.2",
     "calibrate scores": "calibrate out.racer T --alpha 0.1 --from-scores",

@@ -216,7 +216,7 @@ def test_evaluated_and_explained(made):
     )
     assert evaluation.groups[0].size[row] == pytest.approx(float(core.set_size(sets).mean()))
     decision = next(d for d in racer.route(test.texts, test.group) if 0 < len(d.models) < 3)
-    told = decision.explain().split("the set: ")[1].split(". Threshold")[0].split("; ")
+    told = decision.explain().split("the threshold: ")[1].split(". Threshold")[0].split("; ")
     called = ["(+" in part for part in told]
     assert called == sorted(called, reverse=True)  # by margin, so that what is called stands first
     assert [part.split(" ")[0] for part in told][: len(decision.models)] == list(decision.models)
@@ -315,7 +315,7 @@ def test_the_report(made, tmp_path):
 
     write_report(made.racers["J"].calibrate(made.pool, 0.2), made.pool, tmp_path / "r.html", "0.2")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "RACER-J (coverage gain)" in page
+    assert "J (RACER-J: what a model adds near this question)" in page
     assert '"nonconformity": "J"' in page or '"nonconformity":"J"' in page
 
 
