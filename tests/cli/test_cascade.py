@@ -145,6 +145,7 @@ def test_what_is_left_out_is_said_and_may_calibrate_again(folder, capsys):
     assert "200 questions were calibrated on before and may be used again" in printed.err
 
 
+@pytest.mark.long
 def test_what_is_left_out_is_said_in_json_and_in_the_artefact(folder, capsys):
     """Questions without a result, of those that were trained on: the others are as many as ever."""
     table = answered_table(400, seed=6)

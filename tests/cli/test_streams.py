@@ -67,6 +67,7 @@ def test_the_alarm_is_said_while_the_stream_goes_on(pipe, capsys):
     assert "21 queries counted, 20 missed" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "status", "line"),
     [

@@ -118,6 +118,7 @@ def test_a_large_temperature_still_sees_small_differences():
     assert int(prefix_answers([0, 1], answers, scores, weights, jnp.inf)[-1]) == 1
 
 
+@pytest.mark.long
 @MODEST
 @given(votes())
 def test_an_infinite_temperature_is_the_majority(problem):

@@ -210,6 +210,7 @@ def test_weights_scale_the_loss_and_its_unit():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 def test_grades_of_another_scale_give_the_same_thresholds():
     nonconformity, grades, ties = pool(6)
     scaled = grade_loss(nonconformity, grades * 10, ties, highest=10)

@@ -152,6 +152,7 @@ def test_two_processes_find_what_one_does(tmp_path):
     assert result[0] == result[1]
 
 
+@pytest.mark.long
 def test_a_shifted_mean_fails_on_either_side(pools):
     config = Config(alphas=ALPHAS, splits=400, nonconformity="gap")
     result = run(jax.random.key(0), pools, config)

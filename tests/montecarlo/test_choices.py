@@ -76,6 +76,7 @@ def chosen(part, tolerance, pooled):
     return choice, num_right.index(max(num_right)), called[choice[0]], share
 
 
+@pytest.mark.long
 # Splits that are looked up at once: with a rest, and all of them.
 @pytest.mark.parametrize("pooled", [False, True])
 def test_every_split_chooses_by_the_rule(monkeypatch, pooled):

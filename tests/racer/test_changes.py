@@ -271,6 +271,7 @@ def joined(*tables):
     )
 
 
+@pytest.mark.long
 def test_a_warm_racer_compiles_nothing_for_its_first_query(part):
     train = table_of(np.random.default_rng(25), 40, start=5000).table
     encoder = HashedNgrams(dim=64)

@@ -18,6 +18,7 @@ def outcomes(folder, *parts):
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_writers_readers_and_kills_at_once(tmp_path):
     parts = ("rounds=25", "kills=15", "kills_empty=16", "threads=4")
     assert outcomes(tmp_path, *parts) == [

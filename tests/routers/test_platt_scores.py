@@ -35,6 +35,7 @@ def test_equals_the_optimum_of_scipy():
         )
 
 
+@pytest.mark.long
 def test_calibrated_means_equal_the_observed():
     scores, correct = make()
     np.testing.assert_allclose(

@@ -202,6 +202,7 @@ def test_fitted_and_calibrated_without_a_single_label(table):
             Cascade.fit(key(), without_labels(train), **options)
 
 
+@pytest.mark.long
 def test_models_are_matched_by_name(table, fitted):
     rows = table.select(TEST)
     more = rows.aligned(tuple(reversed(rows.models)))

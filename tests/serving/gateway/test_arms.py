@@ -123,6 +123,7 @@ def test_users_with_many_labels_make_no_difference_of_equal_routes(tmp_path):
     store.close()
 
 
+@pytest.mark.long
 def test_an_experiment_is_run_and_compared(experiment, capsys):
     ask = experiment.chat
     arms = {}
