@@ -67,10 +67,9 @@ def first_time(connection: Connection, artefact: str, since: Since, place: str) 
         return -1.0
     rows = connection.execute("select name, value from meta").fetchall()
     about = f" {artefact} "
-    words = [value for name, value in rows if name.startswith("alarm ") and about in name]
-    times = [
-        float(value) for name, value in rows if name.startswith("time of alarm ") and about in name
-    ]
+    named = [(name, value) for name, value in rows if about in name]
+    words = [value for name, value in named if name.startswith(ALARM.format(""))]
+    times = [float(value) for name, value in named if name.startswith(ALARM_TIME.format(""))]
     if since == "alarm":
         if times:
             return max(times)
