@@ -81,7 +81,6 @@ def test_totals_are_integers_as_long_as_they_fit(most, whole):
     assert not plan._is_whole(0.5, planes[:1], 2)
 
 
-@pytest.mark.long
 def test_the_risk_alone_is_measured_where_it_needs_no_counting():
     rng = np.random.default_rng(3)
     scores = rng.random((90, 2)).astype(np.float32)
