@@ -24,6 +24,8 @@ if "RACER_JAX_TEST_CACHE" not in os.environ:
         ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        # Else it asks the network for prices, for seconds, and warns in the midst of other tests.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
 
 import hypothesis
