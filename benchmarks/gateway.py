@@ -23,7 +23,6 @@ server; where litellm is not installed a line says so. `--litellm` names the Pyt
 environment that has it.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -33,10 +32,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import aiohttp
 import numpy as np
 from gateway_servers import MODELS
+from harness import Counted, needs
+
+from racer_jax import reporting
 
 SERVERS = Path(__file__).with_name("gateway_servers.py")
 FLOORS = {"set of 1": 1800.0, "set of 3": 1000.0}
@@ -150,6 +152,8 @@ async def load(url, model, clients, seconds, took=None):
     Returns:
       The seconds of each request, less those of its upstream.
     """
+    import aiohttp
+
     rng, times = np.random.default_rng(clients), []
     end = time.monotonic() + seconds
     connector = aiohttp.TCPConnector(limit=0)
@@ -312,39 +316,40 @@ def verdicts(figures):
     yield f"ready within {figures['ready_seconds']} s, at most 6", figures["ready_seconds"] <= 6
 
 
+@dataclass(frozen=True)
+class Config(Counted):
+    """Options of the benchmark."""
+
+    seconds: Annotated[float, "seconds of each measurement"] = 4.0
+    json: Annotated[Path | None, "file for the figures"] = None
+    pin: Annotated[bool, "keep the server on a core of its own while it is measured"] = True
+    litellm: Annotated[str, "the Python of an environment with litellm; this one by default"] = ""
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--no-pin", action="store_true", help="let all processes share the cores")
-    parser.add_argument(
-        "--litellm",
-        metavar="PYTHON",
-        default=sys.executable,
-        help="the Python of an environment with litellm; this one by default",
-    )
-    parsed = parser.parse_args()
+    parsed = reporting.parse_config(Config, __doc__.splitlines()[0])
+    needs("serve", "starlette", "uvicorn", "aiohttp")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         artefacts(folder)
         upstream, line = started([sys.executable, str(SERVERS), "echo"])
         port = int(line)
         echo_url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        how = echo_url, parsed.seconds, None if parsed.no_pin else (upstream.pid,)
+        how = echo_url, parsed.seconds, (upstream.pid,) if parsed.pin else None
         try:
             results = {
                 "racer-jax serve": gateway_figures(folder, port, *how),
-                "litellm Router": litellm_figures(parsed.litellm, port, *how),
+                "litellm Router": litellm_figures(parsed.litellm or sys.executable, port, *how),
             }
         finally:
             ended(upstream)
     print(table(results))
     if results["litellm Router"] is None:
         print(
-            f"\n{parsed.litellm} has no litellm, so nothing is compared: pip install litellm, or "
+            f"\n{parsed.litellm or sys.executable} has no litellm, so nothing is compared: pip install litellm, or "
             "--litellm PYTHON of an environment that has it"
         )
-    where = "all processes share the cores" if parsed.no_pin else "the server has the first core"
+    where = "the server has the first core" if parsed.pin else "all processes share the cores"
     print(f"\nTimes are p50 / p99, and hold on an idle machine alone; {where}.")
     for sentence, kept in verdicts(results["racer-jax serve"]):
         print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")

@@ -120,5 +120,7 @@ def say_port(listener):
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] != ["echo"] and (sys.argv[1:2] != ["litellm"] or len(sys.argv) != 3):
+        sys.exit(__doc__)
     # Not on uvloop: its timers count whole milliseconds from the last one that began.
     asyncio.run(echo() if sys.argv[1] == "echo" else litellm_router(sys.argv[2]))
