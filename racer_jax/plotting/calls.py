@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -65,7 +66,7 @@ def calls_figure(
         missed = "alpha: questions with no able model called"
         lost = "alpha: questions that stopping early makes wrong"
         for axes, below in ((left, missed), (right, lost)):
-            axes.set_xlabel(layout.wrapped(below, grid.width - 0.6, 9))
+            axes.set_xlabel(layout.wrapped(below, grid.width - 0.6, mpl.rcParams["font.size"]))
             axes.axhline(num_models, **pool.line(label="all models", lw=1.5))
             axes.set_xlim(left=0)
             axes.set_ylim(0, num_models + 0.5)
