@@ -87,13 +87,13 @@ def audited(
       pool that had lost a model.
 
     Raises:
-      DataError: If it is no state of a gateway, or holds no such audit; if the route has decided
-        nothing with the artefact; or if a monitor has raised an alarm and `since` says nothing.
+      DataError: If it is no state of a gateway, or holds no such audit; if the artefact, or the
+        route with it, has decided nothing; or if a monitor has raised an alarm and `since` says
+        nothing.
     """
     artefact = checksum[:_DIGITS]
     with reading(state) as connection:
-        if route is not None:
-            _check_route(connection, artefact, route, shown(str(state)))
+        _check_used(connection, artefact, route, shown(str(state)))
         first = first_time(connection, artefact, since, shown(str(state)), route)
         rows = connection.execute(
             "select d.id, f.source, f.content, a.nonconformity, d.scores, d.grp, d.fingerprint, "
@@ -148,24 +148,33 @@ def audited(
     return Audited(record, tuple(sorted(set(sources))), num_audited, Counter(routes))
 
 
-def _check_route(connection: Connection, artefact: str, route: str, place: str) -> None:
-    """Refuses a route that has decided nothing with the artefact, and names those that have."""
-    counts = dict(
-        connection.execute(
-            "select route, count(*) from decision where artefact = ? group by route", [artefact]
-        ).fetchall()
-    )
-    if route not in counts:
-        others = f"; its routes are {_counted(counts)}" if counts else ", nor of another route"
+def _check_used(connection: Connection, artefact: str, route: str | None, place: str) -> None:
+    """Refuses an artefact, or a route with it, that has decided nothing, and names those that have.
+
+    Raises:
+      DataError: If there is no decision.
+    """
+    of_route = "select route, count(*) from decision where artefact = ? group by route"
+    counts = dict(connection.execute(of_route, [artefact]).fetchall())
+    if not counts:
+        of_all = "select artefact, count(*) from decision where artefact != '' group by artefact"
+        others = dict(connection.execute(of_all).fetchall())
+        known = f"; its decisions are of {_counted(others)}" if others else ""
         raise DataError(
-            f"holds no decision of --route {route!r} with the artefact {artefact}{others}",
+            f"holds no decision of the artefact {artefact}, which --artefact names{known}",
+            path=place,
+        )
+    if route is not None and route not in counts:
+        raise DataError(
+            f"holds no decision of --route {route!r} with the artefact {artefact}; its routes are "
+            f"{_counted(counts)}",
             path=place,
         )
 
 
-def _counted(routes: Mapping[str, int]) -> str:
-    """Names of routes, each with its number of requests."""
-    return ", ".join(f"{name!r} ({num:,})" for name, num in sorted(routes.items()))
+def _counted(numbers: Mapping[str, int]) -> str:
+    """Names, each with its number of requests."""
+    return ", ".join(f"{name!r} ({num:,})" for name, num in sorted(numbers.items()))
 
 
 def _codes(groups: tuple[str | None, ...], names: tuple[str, ...] | None) -> np.ndarray:

@@ -185,6 +185,11 @@ def test_routes_that_share_an_artefact_are_taken_together_or_one_of_them(
     error = capsys.readouterr().err
     assert "holds no decision of --route 'night' with the artefact" in error
     assert "its routes are 'late talks' (45), 'my' (30)" in error
+    other = ["recalibrate", str(traffic.path), "--artefact", str(artefacts / "other.racer")]
+    assert main([*other, "-o", str(tmp_path / "new.racer"), "--overwrite", "--since-alarm"]) == 1
+    error = capsys.readouterr().err
+    assert "which --artefact names" in error
+    assert f"its decisions are of '{artefact}' (75)" in error
     replay = ["replay", str(traffic.path), "--artefact", str(artefacts / "my.racer")]
     assert main([*replay, "--route", "night"]) == 1
     assert "holds no decision of --route 'night'" in capsys.readouterr().err
