@@ -22,8 +22,8 @@ from racer_jax.montecarlo.subsets import Leaf, load
 
 BLOCK = 256
 _BYTES = BLOCK // 8
-# A bracket of up to so many rows is written out as one kernel: a loop takes four, and a twentieth of
-# a second more of the compiler. A longer one goes on by so many rows at a time.
+# A bracket of up to so many rows is written out as one kernel: a loop takes four, and a twentieth
+# of a second more of the compiler. A longer one goes on by so many rows at a time.
 _WHOLE_BRACKET = 32
 _BRACKET_ROWS = 8
 # Entries from which on the threads of all cores share the packing of an order.
