@@ -389,7 +389,7 @@ def main():
     print(table(results))
     if results[LITELLM] is None:
         print(
-            f"\n{python} has no litellm, so nothing is compared: pip install litellm, or --litellm "
+            f"\n{python} has no litellm, so nothing is compared: pip install litellm, or --litellm"
             " PYTHON of an environment that has it"
         )
     where = "the server has the first core" if parsed.pin else "all processes share the cores"
