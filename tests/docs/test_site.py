@@ -186,6 +186,17 @@ def test_what_is_copied_is_what_is_typed():
     assert not blocks.is_row("text", "a sentence of words")
 
 
+@pytest.mark.long
+@pytest.mark.extra
+def test_an_example_ends_at_an_empty_line_and_not_at_an_indented_one():
+    pytest.importorskip("griffe", reason="extra docs")
+    doctests = hook("doctests")
+    docstring = "A sum.\n\n>>> print(table)\nalpha  risk\n  0.1  0.10\n\nUse this when.\n"
+    shown = doctests._EXAMPLE.sub(doctests.SiteDocstrings._fenced, docstring)
+    assert "```pycon\n>>> print(table)\nalpha  risk\n  0.1  0.10\n```" in shown
+    assert shown.endswith("Use this when.\n")
+
+
 def test_an_option_is_not_broken_at_its_hyphens():
     blocks = hook("blocks")
     whole = '<span class="option">{}</span>'.format
