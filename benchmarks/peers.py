@@ -21,7 +21,7 @@ from typing import Annotated
 import jax
 import numpy as np
 from baselines import SPLITS, BestNumpy, Problem, workload
-from harness import needs, report, seconds
+from harness import Counted, needs, report, seconds
 from timing import interleaved
 
 from racer_jax import miss_budget, reporting
@@ -34,7 +34,7 @@ Split = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "interleaved rounds"] = 3

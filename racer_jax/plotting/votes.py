@@ -205,8 +205,8 @@ def _draw_bars(
         spread = [bar.mean - bar.std, bar.mean + bar.std]
         panel.plot(spread, [y, y], color=style.color, lw=1, alpha=0.45, zorder=2)
         panel.plot(bar.mean, y, **style.points(ms=4.2, zorder=3))
-    for row in range(0, len(rows), 2):  # bands, along which the eye stays in its row
-        panel.axhspan(-row - 0.5, -row + 0.5, color="0.95", lw=0, zorder=0)
+    for band in range(0, len(rows), 2):  # along which the eye stays in its row
+        panel.axhspan(-band - 0.5, -band + 0.5, color="0.95", lw=0, zorder=0)
     panel.grid(visible=False, axis="y")
     panel.axvline(lowest + _REACH, color="0.4", ls=":", lw=1.2)
     panel.set_xlim(left=lowest - 0.01)
