@@ -227,7 +227,7 @@ def sizes_figure(
       alpha: Risk levels `[a]`.
       panels: Benchmark -> label -> line.
       baselines: Benchmark -> name (`static order`, `oracle`) -> line.
-      num_models: M.
+      num_models: M, drawn as a line.
       subtitle: What was run, in a line.
       width: Inches of the figure; by default as wide as the panels side by side.
 
