@@ -190,8 +190,9 @@ def main() -> None:
         for name, t in timings.items()
     ]
     header = ["package", "wall", "CPU", "times ours", "alphas with equal counts"]
+    rounds = "1 round" if config.rounds == 1 else f"{config.rounds} rounds"
     title = (
-        f"W1, its split-conformal analog for peers; median of {config.rounds} rounds (* "
+        f"W1, its split-conformal analog for peers; median of {rounds} (* "
         "extrapolated from 1 split);"
     )
     report("peers", title, header, rows, {"timings": timings, "agree": agree})

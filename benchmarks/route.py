@@ -27,8 +27,8 @@ import jax
 import numpy as np
 from harness import Counted, needs
 
-import racer_jax as core
-from racer_jax import reporting
+from racer_jax import inverse_probability, prediction_sets, reporting
+from racer_jax.core.nonconformity import TieBroken
 from racer_jax.data import RoutingTable, concat, simulated_pool
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.racer import Racer
@@ -92,12 +92,12 @@ def agree(racer: Racer, table: RoutingTable, num: int) -> float:
     ties = question_ties(question_fingerprints(part), racer.seed, len(racer.models) + 1)
     calibration = racer.calibration
     code = calibration.codes(part.group, num)
-    threshold = core.nonconformity.TieBroken(
+    threshold = TieBroken(
         jax.numpy.asarray(calibration.threshold[code]),
         jax.numpy.asarray(calibration.threshold_tie[code]),
     )
-    plain = core.prediction_sets(
-        core.inverse_probability(scores)[:, None], threshold, jax.numpy.asarray(ties)[:, None]
+    plain = prediction_sets(
+        inverse_probability(scores)[:, None], threshold, jax.numpy.asarray(ties)[:, None]
     )
     differ = 0
     for i, (decision, text, group) in enumerate(zip(batch, part.texts, part.group, strict=True)):

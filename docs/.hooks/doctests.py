@@ -10,7 +10,7 @@ from typing import Any
 
 import griffe
 
-_EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1\S.*\n?)*", re.MULTILINE)
+_EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1 *\S.*\n?)*", re.MULTILINE)
 _RESULT = re.compile(r"^( *)(Returns|Yields):\n\1( +)(?=\S)", re.MULTILINE)
 
 

@@ -60,7 +60,7 @@ def calls_figure(
         left.plot(fixed.alpha, fixed.calls, **order.marked(label="a fixed order", ms=4))
         left.plot(sets.alpha, sets.calls, **ours.line(label="racer_jax", lw=2.2))
         right.plot(stops.alpha, stops.calls, **ours.marked(label="racer_jax", lw=2.2, ms=4))
-        grid.label_left(0, "models called for a question")
+        grid.label_left(0, "calls for a question")
         grid.title(0, "Models called at once")
         grid.title(1, "One after another")
         missed = "alpha: questions with no able model called"

@@ -186,6 +186,31 @@ def test_what_is_copied_is_what_is_typed():
     assert not blocks.is_row("text", "a sentence of words")
 
 
+@pytest.mark.long
+@pytest.mark.extra
+def test_an_example_ends_at_an_empty_line_and_not_at_an_indented_one():
+    pytest.importorskip("griffe", reason="extra docs")
+    doctests = hook("doctests")
+    docstring = "A sum.\n\n>>> print(table)\nalpha  risk\n  0.1  0.10\n\nUse this when.\n"
+    shown = doctests._EXAMPLE.sub(doctests.SiteDocstrings._fenced, docstring)
+    assert "```pycon\n>>> print(table)\nalpha  risk\n  0.1  0.10\n```" in shown
+    assert shown.endswith("Use this when.\n")
+
+
+def test_an_option_is_not_broken_at_its_hyphens():
+    blocks = hook("blocks")
+    whole = '<span class="option">{}</span>'.format
+    page = "<p><code>pip install -e '.[serve]'</code> <code>a - b</code> <code>x --null-mode free</code></p>"
+    assert blocks.on_page_content(page) == (
+        f"<p><code>pip install {whole('-e')} '.[serve]'</code> <code>a - b</code> "
+        f"<code>x {whole('--null-mode')} free</code></p>"
+    )
+    block = '<div class="language-bash highlight"><pre><code>train -o a\nb--c</code></pre></div>'
+    content = blocks.on_page_content(block)
+    assert f'<span class="wrapped">train {whole("-o")} a</span>' in content
+    assert '<span class="wrapped">b--c</span>' in content
+
+
 def test_a_number_of_a_table_is_not_broken():
     blocks = hook("blocks")
     page = "<td>1.93 (-0.13 ± 0.27)</td><td>33 ms of 2 rows</td><p>1 ± 2</p>"
