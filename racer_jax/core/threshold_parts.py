@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_binary, is_traced
+from racer_jax.core.checks import as_binary, is_traced, on_host
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.padding import can_pad, placed_like
 
 
 @jax.custom_jvp
@@ -35,8 +36,15 @@ def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
     Use this when a function of several alphas serves a single one.
     """
     if isinstance(threshold, TieBroken):
-        return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
-    return threshold[..., 0]
+        return TieBroken(_first(threshold.value), _first(threshold.tie))
+    return _first(threshold)
+
+
+def _first(array: jax.Array) -> jax.Array:
+    """The first of the last axis; by the host, where a place is no number to be sent."""
+    if can_pad(array):
+        return placed_like(on_host(array)[..., 0], array)
+    return array[..., 0]
 
 
 def checked_rows(
@@ -57,7 +65,7 @@ def checked_rows(
         )
     if is_traced(mask):
         return mask, jnp.sum(mask, axis=-1, dtype=jnp.int32)
-    num = np.asarray(mask).sum(axis=-1)
+    num = on_host(mask).sum(axis=-1)
     if (num == 0).any():
         raise ValueError("mask must select at least one calibration row, got none")
     return mask, num

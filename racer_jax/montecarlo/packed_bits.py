@@ -248,7 +248,7 @@ def select(
     # In a bracket around the expected row, count the rows that begin below the rank: whole rows, no
     # search.
     def count(i: jax.Array, number: jax.Array) -> jax.Array:
-        return number + (load(before, guess + i) < rank)
+        return number + (load(before, guess + i) < rank).astype(jnp.int32)
 
     number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32), unroll=min(width, 8))
     row = jnp.maximum(guess[:, None] + number - 1, 0)
