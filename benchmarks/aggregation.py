@@ -20,6 +20,7 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from harness import Counted
 
 import racer_jax as racer
 from racer_jax import reference, reporting
@@ -41,7 +42,7 @@ TIE = 1e-9
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     data: Annotated[

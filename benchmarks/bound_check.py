@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import numpy as np
 from baselines import SPLITS, BestNumpy, Problem, naive_jax, naive_numpy, workload
-from harness import ROOT, report, seconds
+from harness import ROOT, Counted, report, seconds
 from reference_c import Reference, build
 from timing import interleaved
 
@@ -38,7 +38,7 @@ BEST = "best NumPy"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     workload: Annotated[Literal["W1", "W2"], "which pool, splits and alphas"] = "W1"

@@ -13,7 +13,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import report, seconds
+from harness import Counted, report, seconds
 from timing import interleaved
 
 from racer_jax import calibrate, miss_budget, reporting
@@ -22,7 +22,7 @@ PERCENTS = tuple(f"{i / 100:g}" for i in range(1, 100))
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "interleaved rounds"] = 9

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Annotated
 
 from baselines import SPLITS
-from harness import fresh, report, saved_workload, seconds
+from harness import Counted, fresh, report, saved_workload, seconds
 
 from racer_jax import reporting
 
@@ -60,7 +60,7 @@ print(json.dumps({"import": imported, "sort": sorting, **spent, "warm run": warm
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "fresh processes of each kind"] = 5

@@ -22,6 +22,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
+from harness import Counted
 
 from racer_jax import reporting
 from racer_jax.orders.coverage_gain import coverage_gain
@@ -34,7 +35,7 @@ NUM_NODES = 21
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     queries: Annotated[int, "number of queries"] = 100_000

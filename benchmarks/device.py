@@ -24,15 +24,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
-from harness import ROOT, report, seconds
+from harness import ROOT, Counted, report, seconds
 
 TESTS = ("tests/core", "tests/montecarlo", "tests/routers")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
+    may_be_zero = ("tests",)
     minutes: Annotated[float, "time for all of it"] = 8.0
     size: Annotated[Literal["full", "tiny"], "shapes: full, or tiny for a dry run"] = "full"
     tests: Annotated[int, "seconds for the tests on the device; 0 leaves them out"] = 210

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from harness import needs
+from harness import Counted, needs
 from timing import Timing, interleaved
 
 from racer_jax import reporting
@@ -33,9 +33,10 @@ from racer_jax.encoders.text import pool
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
+    may_be_zero = ("threads", "peak_tflops")
     model: Annotated[Literal["all", "minilm", "deberta"], "which model"] = "all"
     data: Annotated[
         Path | None, "folder of RouterDC's JSON files; texts of the simulated pool when not given"

@@ -18,12 +18,16 @@ with two cores or more the server is kept on the first one while it is measured,
 upstreams on the others, as if the server had a machine of its own. With `--no-pin` they share the
 cores, and take the server's caches from it between two requests.
 
+Two rows say how much of this is the machine's and the packages' own. "No server between" are the
+direct calls themselves, against their own median: how much later than it the slowest of them come.
+"uvicorn and aiohttp alone" is a server of the gateway's packages that forwards each body and does
+nothing else.
+
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
 server; where litellm is not installed a line says so. `--litellm` names the Python of an
 environment that has it.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -33,15 +37,25 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import aiohttp
 import numpy as np
-from gateway_servers import MODELS
+from gateway_servers import MODELS, run
+from harness import Counted, needs
+
+from racer_jax import reporting
 
 SERVERS = Path(__file__).with_name("gateway_servers.py")
 FLOORS = {"set of 1": 1800.0, "set of 3": 1000.0}
 ADDED_FLOORS = {"p50_ms": 2.0, "p99_ms": 5.0}  # at most, at 8 clients on an idle machine
 CLIENTS = (1, 8, 32)
+DIRECT, BARE, OURS, LITELLM = (
+    "no server between",
+    "uvicorn and aiohttp alone",
+    "racer-jax serve",
+    "litellm Router",
+)
+ONE_CALL = "one call"  # of servers that decide nothing
 WORDS = [
     "plants",
     "gas",
@@ -57,6 +71,12 @@ WORDS = [
     "graph",
 ]
 IN_STEP, SPREAD = (20.0, 20.0), (10.0, 30.0)  # ms that an upstream takes, from and to
+# Clients, milliseconds that the upstream takes, and the share of the seconds, by column.
+ADDED = {f"added at {n} clients": (n, SPREAD, 1 / 2) for n in CLIENTS}
+ADDED["added at 8 clients in step"] = (8, IN_STEP, 1 / 4)
+# All that there are, before any process is kept on some of them: what is started later inherits
+# where this one may run.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def question(rng, number):
@@ -103,29 +123,18 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def run(work):
-    """The result of a coroutine, in a fast loop where there is one."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return asyncio.run(work)
-    return uvloop.run(work)
-
-
-def keep_apart(pid, others):
-    """Keeps a server on the first core, and this process and others off it, where that can be.
+def keep_apart(servers, others):
+    """Keeps servers on the first core, and this process and others off it, where that can be.
 
     Args:
-      pid: The server's process.
+      servers: Their processes.
       others: Further processes.
     """
-    if not hasattr(os, "sched_setaffinity"):
+    if len(CORES) < 2:
         return
-    cores = sorted(os.sched_getaffinity(0) | os.sched_getaffinity(pid))
-    if len(cores) < 2:
-        return
-    for process, its in ((pid, cores[:1]), *((other, cores[1:]) for other in (0, *others))):
-        for task in os.listdir(f"/proc/{process or os.getpid()}/task"):
+    places = [(pid, CORES[:1]) for pid in servers]
+    for process, its in (*places, *((other, CORES[1:]) for other in (os.getpid(), *others))):
+        for task in os.listdir(f"/proc/{process}/task"):
             os.sched_setaffinity(int(task), its)
 
 
@@ -150,6 +159,8 @@ async def load(url, model, clients, seconds, took=None):
     Returns:
       The seconds of each request, less those of its upstream.
     """
+    import aiohttp
+
     rng, times = np.random.default_rng(clients), []
     end = time.monotonic() + seconds
     connector = aiohttp.TCPConnector(limit=0)
@@ -192,19 +203,17 @@ class Served:
     apart: tuple | None = None
 
 
-def added(served, model, echo_url, clients, seconds, took):
-    """Quantiles of the milliseconds that a server adds, less the median of direct calls."""
-    direct = run(load(echo_url, "echo", clients, seconds, took))
-    through = run(load(served.url, model, clients, seconds, took))
-    above = (through - np.median(direct)) * 1e3
-    return {f"p{q}_ms": round(float(np.percentile(above, q)), 2) for q in (50, 99)}
+def above(times, direct):
+    """Quantiles of times in milliseconds, less the median of direct calls."""
+    added = (times - np.median(direct)) * 1e3
+    return {f"p{q}_ms": round(float(np.percentile(added, q)), 2) for q in (50, 99)}
 
 
 def measured(served, echo_url, seconds):
     """Every figure of a server."""
     results = {}
     if served.apart is not None:
-        keep_apart(served.pid, served.apart)
+        keep_apart([served.pid], served.apart)
     for name, model in served.names.items():
         run(load(served.url, model, 8, 0.5))
         before = cpu_seconds(served.pid)
@@ -214,15 +223,24 @@ def measured(served, echo_url, seconds):
             "requests_per_cpu_second": round(len(times) / used),
             "requests": len(times),
         }
-        for clients in CLIENTS:
-            figures[f"added at {clients} clients"] = added(
-                served, model, echo_url, clients, seconds / 2, SPREAD
-            )
-        figures["added at 8 clients in step"] = added(
-            served, model, echo_url, 8, seconds / 4, IN_STEP
-        )
+        for column, (clients, took, share) in ADDED.items():
+            direct = run(load(echo_url, "echo", clients, seconds * share, took))
+            through = run(load(served.url, model, clients, seconds * share, took))
+            figures[column] = above(through, direct)
     results["memory_mb"] = round(memory(served.pid))
     return results
+
+
+def direct_figures(echo_url, seconds, apart):
+    """The times of calls without a server between, above their own median."""
+    if apart is not None:
+        keep_apart([], apart)
+    run(load(echo_url, "echo", 8, 0.5))
+    figures = {}
+    for column, (clients, took, share) in ADDED.items():
+        times = run(load(echo_url, "echo", clients, seconds * share, took))
+        figures[column] = above(times, times)
+    return {ONE_CALL: figures}
 
 
 def started(command, environment=None):
@@ -263,6 +281,16 @@ def gateway_figures(folder, port, echo_url, seconds, apart):
     return ready_figures | figures
 
 
+def bare_figures(port, echo_url, seconds, apart):
+    """The figures of a server that forwards and does nothing else."""
+    server, line = started([sys.executable, str(SERVERS), "bare", f"http://127.0.0.1:{port}/v1"])
+    try:
+        url = f"http://127.0.0.1:{int(line)}/v1/chat/completions"
+        return measured(Served(url, server.pid, {ONE_CALL: "echo"}, apart), echo_url, seconds)
+    finally:
+        ended(server)
+
+
 def has_litellm(python):
     """Whether an interpreter has litellm, asked without importing it: that takes seconds."""
     code = "import importlib.util as u; raise SystemExit(u.find_spec('litellm') is None)"
@@ -285,17 +313,23 @@ def litellm_figures(python, port, echo_url, seconds, apart):
 
 def table(results):
     """The figures as a table, a row for each server and set."""
-    columns = [*(f"added at {n} clients" for n in CLIENTS), "added at 8 clients in step"]
-    titles = ["", "requests per CPU second", *(f"{name}, ms" for name in columns), "MB"]
+    titles = ["", "requests per CPU second", *(f"{name}, ms" for name in ADDED), "MB"]
     rows = [titles, ["---"] * len(titles)]
     for server, figures in results.items():
         if figures is None:
             continue
-        for name in FLOORS:
+        for name in (ONE_CALL, *FLOORS):
+            if name not in figures:
+                continue
             own = figures[name]
-            times = [f"{own[c]['p50_ms']} / {own[c]['p99_ms']}" for c in columns]
-            per_second = f"{own['requests_per_cpu_second']:,}"
-            rows.append([f"{server}, {name}", per_second, *times, str(figures["memory_mb"])])
+            times = [f"{own[c]['p50_ms']} / {own[c]['p99_ms']}" for c in ADDED]
+            label, per_second, size = server, "", ""
+            if name != ONE_CALL:
+                label = f"{server}, {name}"
+            if "memory_mb" in figures:
+                per_second = f"{own['requests_per_cpu_second']:,}"
+                size = str(figures["memory_mb"])
+            rows.append([label, per_second, *times, size])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -312,42 +346,57 @@ def verdicts(figures):
     yield f"ready within {figures['ready_seconds']} s, at most 6", figures["ready_seconds"] <= 6
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--no-pin", action="store_true", help="let all processes share the cores")
-    parser.add_argument(
-        "--litellm",
-        metavar="PYTHON",
-        default=sys.executable,
-        help="the Python of an environment with litellm; this one by default",
+@dataclass(frozen=True)
+class Config(Counted):
+    """Options of the benchmark."""
+
+    seconds: Annotated[float, "seconds of each measurement"] = 4.0
+    json: Annotated[Path | None, "file for the figures"] = None
+    pin: Annotated[bool, "keep the server on a core of its own while it is measured"] = True
+    litellm: Annotated[str, "the Python of an environment with litellm; this one by default"] = ""
+
+
+def share_of_others(results):
+    """What the machine and the packages add without any work of the gateway, in a sentence."""
+    bare, direct = (results[name][ONE_CALL]["added at 8 clients"] for name in (BARE, DIRECT))
+    return (
+        f"{BARE}, which forward and do nothing else, add p50 {bare['p50_ms']} / p99 "
+        f"{bare['p99_ms']} ms at 8 clients; of calls with no server between, p99 is "
+        f"{direct['p99_ms']} ms above the median"
     )
-    parsed = parser.parse_args()
+
+
+def main():
+    parsed = reporting.parse_config(Config, __doc__.splitlines()[0])
+    needs("serve", "starlette", "uvicorn", "aiohttp")
+    python = parsed.litellm or sys.executable
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         artefacts(folder)
         upstream, line = started([sys.executable, str(SERVERS), "echo"])
         port = int(line)
         echo_url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        how = echo_url, parsed.seconds, None if parsed.no_pin else (upstream.pid,)
+        how = echo_url, parsed.seconds, (upstream.pid,) if parsed.pin else None
         try:
             results = {
-                "racer-jax serve": gateway_figures(folder, port, *how),
-                "litellm Router": litellm_figures(parsed.litellm, port, *how),
+                DIRECT: direct_figures(*how),
+                BARE: bare_figures(port, *how),
+                OURS: gateway_figures(folder, port, *how),
+                LITELLM: litellm_figures(python, port, *how),
             }
         finally:
             ended(upstream)
     print(table(results))
-    if results["litellm Router"] is None:
+    if results[LITELLM] is None:
         print(
-            f"\n{parsed.litellm} has no litellm, so nothing is compared: pip install litellm, or "
-            "--litellm PYTHON of an environment that has it"
+            f"\n{python} has no litellm, so nothing is compared: pip install litellm, or --litellm"
+            " PYTHON of an environment that has it"
         )
-    where = "all processes share the cores" if parsed.no_pin else "the server has the first core"
+    where = "the server has the first core" if parsed.pin else "all processes share the cores"
     print(f"\nTimes are p50 / p99, and hold on an idle machine alone; {where}.")
-    for sentence, kept in verdicts(results["racer-jax serve"]):
+    for sentence, kept in verdicts(results[OURS]):
         print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")
+    print(share_of_others(results))
     if parsed.json:
         parsed.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -1,6 +1,7 @@
-"""The other processes of `benchmarks/gateway.py`: upstreams that echo, and litellm's Router.
+"""The other processes of `benchmarks/gateway.py`: upstreams that echo, and servers beside ours.
 
     python benchmarks/gateway_servers.py echo
+    python benchmarks/gateway_servers.py bare http://127.0.0.1:PORT/v1
     python benchmarks/gateway_servers.py litellm http://127.0.0.1:PORT/v1
 
 Each prints its port. This file needs nothing of racer_jax, so that litellm can run in an
@@ -11,6 +12,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import sys
 
 MODELS = ("small", "medium", "large")
@@ -74,6 +76,38 @@ async def echo():
     await server.serve_forever()
 
 
+async def bare(base):
+    """Forwards each body, and its answer, with the packages that the gateway stands on.
+
+    It reads nothing of either: what it adds is what these packages and the machine cost.
+    """
+    import aiohttp
+    import uvicorn
+
+    url, plain = f"{base}/chat/completions", {"content-type": "application/json"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def app(scope, receive, send):
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+            async with session.post(url, data=body, headers=plain) as response:
+                content, status = await response.read(), response.status
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(content)).encode()),
+            ]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="error", lifespan="off", http="httptools")
+        say_port(listener)
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
 async def litellm_router(base):
     """Answers as the gateway does, with litellm's Router: `one` by one call, `three` by three.
 
@@ -119,6 +153,23 @@ def say_port(listener):
     print(listener.getsockname()[1], flush=True)
 
 
+def run(work):
+    """The result of a coroutine, in a fast loop where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
 if __name__ == "__main__":
-    # Not on uvloop: its timers count whole milliseconds from the last one that began.
-    asyncio.run(echo() if sys.argv[1] == "echo" else litellm_router(sys.argv[2]))
+    what, base = sys.argv[1:2], sys.argv[2:]
+    if (what, len(base)) not in ((["echo"], 0), (["bare"], 1), (["litellm"], 1)):
+        sys.exit(__doc__)
+    if what == ["echo"]:
+        # Not on uvloop: its timers count whole milliseconds from the last one that began.
+        asyncio.run(echo())
+    elif what == ["bare"]:
+        run(bare(*base))
+    else:
+        asyncio.run(litellm_router(*base))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 from baselines import BestNumpy, problem
-from harness import report, seconds
+from harness import Counted, report, seconds
 from matplotlib.figure import Figure
 from timing import Timing, interleaved
 
@@ -33,7 +33,7 @@ SERIES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "interleaved rounds"] = 5

@@ -6,17 +6,36 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from baselines import workload
 
 from racer_jax import reporting
 from racer_jax._distribution import install_command
+from racer_jax.core.scalar_checks import check_count
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/benchmarks")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Options whose numbers count something: at least 1, or 0 for those that `may_be_zero` names.
+
+    A table of no rounds would be an error of NumPy's at the end of the work.
+    """
+
+    may_be_zero: ClassVar[tuple[str, ...]] = ("seed",)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, zero = getattr(self, field.name), field.name in self.may_be_zero
+            if isinstance(value, int) and not isinstance(value, bool):
+                check_count(field.name, value, 0 if zero else 1)
+            if isinstance(value, float) and not (value > 0 or (zero and value == 0)):
+                raise ValueError(f"{field.name} must be above 0, got {value:g}")
 
 
 def needs(extra: str, *modules: str) -> None:
@@ -43,6 +62,8 @@ def fresh(code: str, *arguments: str, **environment: str) -> dict[str, Any]:
 
 def saved_workload(name: str, folder: str | Path) -> str:
     """A file with the pool of a workload, for a fresh process that should not make it itself."""
+    from baselines import workload  # JAX, which no option needs
+
     task = workload(name)
     path = Path(folder) / f"{name}.npz"
     np.savez(

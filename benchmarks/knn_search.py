@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 
 import jax
 import numpy as np
-from harness import needs
+from harness import Counted, needs
 from timing import Timing, interleaved
 
 from racer_jax import reporting
@@ -23,7 +23,7 @@ from racer_jax.routers import KNNR
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     k: Annotated[int, "neighbours"] = 100

@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from harness import needs, report
+from harness import Counted, needs, report
 
 from racer_jax import reporting
 from racer_jax.core.loss_calibration import calibrate_loss
@@ -32,7 +32,7 @@ MAPIE_STEPS, MAPIE_OWN = "MAPIE, grid of all steps", "MAPIE, its own grid"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the comparison."""
 
     queries: Annotated[int, "queries that calibrate, and as many that test"] = 400

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Annotated
 
-from harness import fresh, report, saved_workload
+from harness import Counted, fresh, report, saved_workload
 from start import measured
 
 from racer_jax import reporting
@@ -45,7 +45,7 @@ print(json.dumps({"import": imported, "pool": sorted_ - imported, "all": peak() 
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "fresh processes of each kind"] = 3

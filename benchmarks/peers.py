@@ -21,7 +21,7 @@ from typing import Annotated
 import jax
 import numpy as np
 from baselines import SPLITS, BestNumpy, Problem, workload
-from harness import needs, report, seconds
+from harness import Counted, needs, report, seconds
 from timing import interleaved
 
 from racer_jax import miss_budget, reporting
@@ -34,7 +34,7 @@ Split = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "interleaved rounds"] = 3
@@ -190,8 +190,9 @@ def main() -> None:
         for name, t in timings.items()
     ]
     header = ["package", "wall", "CPU", "times ours", "alphas with equal counts"]
+    rounds = "1 round" if config.rounds == 1 else f"{config.rounds} rounds"
     title = (
-        f"W1, its split-conformal analog for peers; median of {config.rounds} rounds (* "
+        f"W1, its split-conformal analog for peers; median of {rounds} (* "
         "extrapolated from 1 split);"
     )
     report("peers", title, header, rows, {"timings": timings, "agree": agree})

@@ -10,7 +10,7 @@ timed too.
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness import fresh, report, seconds
+from harness import Counted, fresh, report, seconds
 
 from racer_jax import reporting
 
@@ -56,7 +56,7 @@ print(json.dumps({"sort": sort, "first": first, "wall": wall, "cpu": cpu, "exact
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     queries: Annotated[int, "largest population"] = 1_000_000

@@ -15,7 +15,6 @@ first call on a few rows, medians. Memory is what Python allocates, at its peak,
 table's share.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -24,11 +23,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from harness import Counted
+
+from racer_jax import reporting
 
 MODELS = ("org/model-a", "org/model-b")
 STAMP = "2026-01-02T03-04-05.678901"
@@ -117,16 +120,20 @@ def measured(tree: Path, *arguments: str) -> dict[str, Any]:
     return result
 
 
+@dataclass(frozen=True)
+class Config(Counted):
+    """Options of the benchmark."""
+
+    may_be_zero = ("shots",)
+    megabytes: Annotated[float, "size of the logs"] = 75.0
+    shots: Annotated[int, "worked examples in each prompt"] = 0
+    repeats: Annotated[int, "times that each version reads them"] = 5
+    before: Annotated[Path | None, "checkout of the version to compare with"] = None
+    output: Annotated[Path | None, "file for the figures, as JSON"] = None
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--megabytes", type=float, default=75)
-    parser.add_argument("--shots", type=int, default=0, help="worked examples in each prompt")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--before", type=Path, help="checkout of the version to compare with")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
+    options = reporting.parse_config(Config, "Reading lm-eval logs, now and in another version.")
     trees = {"now": Path(__file__).parents[1]}
     if options.before is not None:
         trees["before"] = options.before.resolve()

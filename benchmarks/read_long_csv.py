@@ -10,7 +10,6 @@ It prints a table and writes JSON. Peak memory is that of a process that reads t
 does nothing else.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -20,12 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
+from harness import Counted, needs
 
+from racer_jax import reporting
 from racer_jax.data import read_long_csv
 
 NUM_MODELS = 7
@@ -56,6 +58,8 @@ def ours(path: Path) -> np.ndarray:
 
 def by_pandas(path: Path) -> np.ndarray:
     """The labels by pandas, queries and models in order of appearance."""
+    import pandas as pd
+
     frame = pd.read_csv(path)
     matrix = frame.pivot(index="query_id", columns="model", values="correct")
     return matrix.loc[frame["query_id"].unique(), frame["model"].unique()].to_numpy(dtype=bool)
@@ -77,26 +81,28 @@ def peak_bytes() -> int:
 
 def peaks(name: str, path: Path) -> tuple[int, int]:
     """Peak memory of a fresh process, before it reads and after."""
-    command = [sys.executable, __file__, "--only", name, "--file", str(path)]
+    command = [sys.executable, __file__, "--only", name, str(path)]
     before, after = subprocess.run(command, capture_output=True, check=True).stdout.split()
     return int(before), int(after)
 
 
+@dataclass(frozen=True)
+class Config(Counted):
+    """Options of the benchmark."""
+
+    rows: Annotated[int, "rows of the file"] = 1_000_000
+    repeats: Annotated[int, "times that each library reads it"] = 5
+    output: Annotated[Path | None, "file for the figures, as JSON"] = None
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--only", choices=READERS, help=argparse.SUPPRESS)
-    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only:
+    if sys.argv[1:2] == ["--only"]:  # a process of its own, of `peaks`
         before = peak_bytes()
-        READERS[options.only](options.file)
+        READERS[sys.argv[2]](Path(sys.argv[3]))
         print(before, peak_bytes())
         return
+    options = reporting.parse_config(Config, "Reading a long CSV file, beside pandas.")
+    needs("test", "pandas")
     wall: dict[str, list[float]] = {name: [] for name in READERS}
     cpu: dict[str, list[float]] = {name: [] for name in READERS}
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +151,7 @@ def main() -> None:
             "versions": {
                 "python": platform.python_version(),
                 "numpy": np.__version__,
-                "pandas": pd.__version__,
+                "pandas": version("pandas"),
             },
             "cores": os.cpu_count(),
         }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from harness import fresh, report
+from harness import Counted, fresh, report
 
 from racer_jax import reporting
 from racer_jax.data import load, save
@@ -132,11 +132,18 @@ READER = {"jsonl": "long_csv", "csv": "long_csv", "shuffled": "long_csv"}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     queries: Annotated[int, "how many queries a file holds"] = 65_000
     formats: Annotated[str, "which formats, separated by commas"] = ",".join(FORMATS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := sorted(set(self.formats.split(",")) - set(FORMATS)):
+            raise ValueError(
+                f"formats must be of {', '.join(FORMATS)}, got {', '.join(map(repr, unknown))}"
+            )
 
 
 def main() -> None:

@@ -13,27 +13,38 @@ Before anything is timed: a query decided alone, in a batch, and by the package'
 one after another must get the same set. Run on one core: `taskset -c 0 python benchmarks/route.py`.
 """
 
-import argparse
 import os
 import platform
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
-from harness import needs
+from harness import Counted, needs
 
-import racer_jax as core
-from racer_jax import reporting
+from racer_jax import inverse_probability, prediction_sets, reporting
+from racer_jax.core.nonconformity import TieBroken
 from racer_jax.data import RoutingTable, concat, simulated_pool
 from racer_jax.racer.fingerprints import question_fingerprints, question_ties
 from racer_jax.racer.racer import Racer
 
 ROUTERS = ("mlp", "knn")
+
+
+@dataclass(frozen=True)
+class Config(Counted):
+    """Options of the benchmark."""
+
+    train: Annotated[int, "training queries"] = 3000
+    single: Annotated[int, "single queries timed"] = 1500
+    batch: Annotated[int, "queries routed at once"] = 8192
+    rounds: Annotated[int, "interleaved rounds"] = 5
+    output: Annotated[Path, "folder of the results"] = Path("results/benchmarks/route")
 
 
 def tables(num_train: int, num_test: int) -> tuple[RoutingTable, RoutingTable]:
@@ -81,12 +92,12 @@ def agree(racer: Racer, table: RoutingTable, num: int) -> float:
     ties = question_ties(question_fingerprints(part), racer.seed, len(racer.models) + 1)
     calibration = racer.calibration
     code = calibration.codes(part.group, num)
-    threshold = core.nonconformity.TieBroken(
+    threshold = TieBroken(
         jax.numpy.asarray(calibration.threshold[code]),
         jax.numpy.asarray(calibration.threshold_tie[code]),
     )
-    plain = core.prediction_sets(
-        core.inverse_probability(scores)[:, None], threshold, jax.numpy.asarray(ties)[:, None]
+    plain = prediction_sets(
+        inverse_probability(scores)[:, None], threshold, jax.numpy.asarray(ties)[:, None]
     )
     differ = 0
     for i, (decision, text, group) in enumerate(zip(batch, part.texts, part.group, strict=True)):
@@ -165,17 +176,7 @@ def run(num_train: int, num_single: int, num_batch: int, rounds: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--train", type=int, default=3000, help="training queries")
-    parser.add_argument("--single", type=int, default=1500, help="single queries timed")
-    parser.add_argument("--batch", type=int, default=8192, help="queries routed at once")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/benchmarks/route"), help="folder"
-    )
-    options = parser.parse_args()
+    options = reporting.parse_config(Config, "One decision, and batches, beside scikit-learn.")
     needs("bench", "sklearn")
     figures = run(options.train, options.single, options.batch, options.rounds)
     print(

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import report, seconds
+from harness import Counted, report, seconds
 
 from racer_jax import Cascade, miss_budget, reporting
 from racer_jax.data.table import RoutingTable
@@ -34,7 +34,7 @@ ALPHAS = [round(0.005 * i, 3) for i in range(1, 21)]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     data: Annotated[Path | None, "folder with routerbench/; an invented pool when not given"] = None

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, NamedTuple
 
-from harness import ROOT, report, saved_workload, seconds
+from harness import ROOT, Counted, report, saved_workload, seconds
 
 from racer_jax import reporting
 
@@ -84,7 +84,7 @@ class Cost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "fresh processes of each line"] = 5

@@ -9,7 +9,7 @@ timed. scikit-learn's MLPClassifier has no dropout, so it is compared with ours 
 its early stopping, which evaluates an eighth of the rows after every epoch as ours does, then
 without any evaluation. Several seeds: one on each core here, one after another on all cores there.
 The last lines state what one seed's matrix products alone take in each library: no trainer can be
-faster. Needs `parity` and `clusters`.
+faster. Needs the extra `parity`.
 """
 
 import sys
@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import jax
 import lazy_loader
 import numpy as np
-from harness import needs
+from harness import Counted, needs
 from jax import lax
 from timing import interleaved
 
@@ -37,7 +37,7 @@ sklearn, torch = lazy_loader.load("sklearn"), lazy_loader.load("torch")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     rows: Annotated[int, "training queries, an eighth of which is held out"] = 5820

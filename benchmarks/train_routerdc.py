@@ -25,7 +25,7 @@ import optax
 import transformers
 from encode import random_deberta
 from flax import nnx
-from harness import needs
+from harness import Counted, needs
 from jax import lax
 from timing import interleaved
 
@@ -48,7 +48,7 @@ torch = lazy_loader.load("torch")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Counted):
     """Options of the benchmark."""
 
     model: Annotated[Literal["minilm", "deberta"], "shape of the encoder"] = "minilm"

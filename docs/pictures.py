@@ -4,12 +4,15 @@
 
 A figure so never says anything else than its table. They are written to docs/pictures. RESULTS is
 the folder with what the experiments wrote (`results`, by default of theirs): their figures that
-pages show are then written there too, small enough for the repository.
+pages show are then drawn again there too, as wide as the others and small enough for the
+repository.
 """
 
 import re
+import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,9 +20,12 @@ from PIL import Image
 
 from racer_jax.plotting.styles import style_of, styles_of
 
-# Sharp on a page of 780 pixels, and some 40 KB each in the repository.
-DPI = 110
+# Inches: narrow enough that type of 10 points can be read on a phone of 400 pixels.
+WIDTH = 5.4
+# Sharp before it is made small.
+DPI = 200
 DOCS = Path(__file__).parent
+EXPERIMENTS_FOLDER = DOCS.parent / "experiments"
 # Pictures of pages that an experiment draws, by its figure in the folder of results.
 EXPERIMENTS = {
     "accuracy": "accuracy_table/accuracy.png",
@@ -27,7 +33,8 @@ EXPERIMENTS = {
     "set_size": "set_size/size.png",
     "stops": "sequential/sequential.png",
 }
-_PIXELS, _COLORS = 780, 64
+# Sharp on a page of 680 pixels, and under 100 KB each in the repository.
+_PIXELS, _COLORS = 720, 96
 
 
 def table(page: str, heading: str) -> list[list[str]]:
@@ -54,7 +61,7 @@ def number(cell: str) -> float:
 
 def _figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """An empty figure as wide as a page shows it, so that its labels keep their size."""
-    figure = Figure(figsize=(6.4, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).ravel()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -90,13 +97,13 @@ def sequential() -> Figure:
     ways = {1: "all models", 4: "RACER-P", 2: "majority decided", 3: "RACER"}  # by their column
     for place, (way, name) in enumerate(ways.items()):
         calls = [number(row[way]) for row in rows]
-        places = [i + (place - 1.5) * 0.2 for i in range(len(rows))]
-        bars = axis.bar(places, calls, 0.19, color=style_of(name).color, label=head[way])
-        axis.bar_label(bars, [row[way].split()[0] for row in rows], fontsize=8, padding=1)
+        places = [i + (place - 1.5) * 0.24 for i in range(len(rows))]
+        bars = axis.bar(places, calls, 0.23, color=style_of(name).color, label=head[way])
+        axis.bar_label(bars, [row[way].split()[0] for row in rows], fontsize=8.5, padding=1)
     axis.grid(visible=False, axis="x")
     axis.set_xticks(range(len(rows)), [row[0] for row in rows])
     axis.set_ylabel("models called for a question")
-    axis.legend(frameon=False, ncols=2, loc="upper left", fontsize=8)
+    axis.legend(frameon=False, ncols=2, loc="upper left", fontsize=9)
     axis.set_ylim(0, 14)
     return figure
 
@@ -105,7 +112,7 @@ def sizes() -> Figure:
     """Models called against alpha by method, from the table of docs/beyond.md."""
     head, *rows = table("beyond.md", "## Sizes at the same risk")
     pools = list(dict.fromkeys(row[0] for row in rows))
-    figure, axes = _figure(5.0, -(-len(pools) // 2), 2)
+    figure, axes = _figure(4.8, -(-len(pools) // 2), 2)
     alphas = [float(cell) for cell in head[2:]]
     for axis, pool in zip(axes, pools, strict=True):
         methods = [row for row in rows if row[0] == pool]
@@ -113,10 +120,10 @@ def sizes() -> Figure:
         for row in methods:
             values = [number(cell) for cell in row[2:]]
             axis.plot(alphas, values, **styles[row[1]].marked(markersize=4, label=row[1]))
-        axis.set_title(pool, fontsize=10)
+        axis.set_title(pool, fontsize=11)
     figure.supxlabel("alpha, the risk allowed", fontsize=10)
     figure.supylabel("models called for a question", fontsize=10)
-    axes[-1].legend(frameon=False, fontsize=8)
+    axes[pools.index("GSM8K")].legend(frameon=False, fontsize=9)  # where all lines lie low
     return figure
 
 
@@ -124,21 +131,37 @@ FIGURES = {"growth": growth, "sequential": sequential, "sizes": sizes}
 
 
 def shrink(source: Path, target: Path) -> None:
-    """Writes a picture of an experiment as wide as a page needs it, in few colours."""
+    """Writes a picture as wide as a page needs it, in few colours."""
     with Image.open(source) as picture:
         size = (_PIXELS, round(picture.height * _PIXELS / picture.width))
         small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    small.quantize(_COLORS, kmeans=1, dither=Image.Dither.NONE).save(target, optimize=True)
+    # The coverage of colours, and not their frequency: a line that is thin keeps its colour.
+    way = Image.Quantize.MAXCOVERAGE
+    colors = small.quantize(_COLORS, way, kmeans=1, dither=Image.Dither.NONE)
+    colors.save(target, optimize=True)
+
+
+def drawn_again(results: Path, source: str, folder: Path) -> Path:
+    """A figure of an experiment, drawn again from its results as wide as the pages need it."""
+    name = Path(source).parts[0]
+    command = [sys.executable, EXPERIMENTS_FOLDER / f"{name}.py", "--redraw", results / name]
+    options = ["--width", f"{WIDTH}", "--output", folder / name]
+    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+    return folder / source
 
 
 def main(results: Path | None = None, folder: Path = DOCS / "pictures") -> int:
     """Writes every picture; those of the experiments where their results are named."""
     folder.mkdir(exist_ok=True)
-    for name, draw in FIGURES.items():
-        draw().savefig(folder / f"{name}.png", dpi=DPI)
-    for name, source in EXPERIMENTS.items():
-        if results is not None:
-            shrink(results / source, folder / f"{name}.png")
+    with TemporaryDirectory() as scratch:
+        for name, draw in FIGURES.items():
+            large = Path(scratch) / f"{name}.png"
+            draw().savefig(large, dpi=DPI)
+            shrink(large, folder / f"{name}.png")
+        for name, source in EXPERIMENTS.items():
+            if results is not None:
+                again = drawn_again(results, source, Path(scratch))
+                shrink(again, folder / f"{name}.png")
     return 0
 
 

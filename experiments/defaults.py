@@ -37,7 +37,9 @@ ROUTERDC = "routerdc"
 class Config:
     """Options of the study."""
 
-    data: Annotated[Path | None, "folder with routerbench/, routerdc/ or zeroeval/"] = None
+    data: Annotated[Path | None, "needed: a folder with routerbench/, routerdc/ or zeroeval/"] = (
+        None
+    )
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.05,0.1,0.2"
     share: Annotated[float, "share of the questions that train"] = 0.4
     queries: Annotated[int, "queries of each benchmark of RouterDC at most; 0 for all"] = 0

@@ -107,10 +107,11 @@ def report(config: Config, result: Result) -> Report:
         notes = "".join(f"\n  {note}" for note in result.notes[name])
         parts.append(f"{name}{notes}\n{left_table(header, lines)}")
         panels[name] = {row.label: vote_plots.Choices(weightings, row.share) for row in rows}
+    errors = "standard error" if config.tolerance == 1 else "standard errors"
     subtitle = (
         f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest "
         "set within "
-        f"{config.tolerance:g} standard errors of the best"
+        f"{config.tolerance:g} {errors} of the best"
     )
     csv_rows = [
         {

@@ -53,7 +53,9 @@ _MOST_ROWS = 2000
 class Config:
     """Options of the study."""
 
-    data: Annotated[Path | None, "folder with routerbench/ or zeroeval/, or a table"] = None
+    data: Annotated[Path | None, "needed: a folder with routerbench/ or zeroeval/, or a table"] = (
+        None
+    )
     alphas: Annotated[str, "risk levels, listed or first:last:step"] = "0.005,0.01,0.02,0.05"
     draws: Annotated[int, "random training parts"] = 20
     splits: Annotated[int, "splits of each cell that check the law; 0 for none"] = 10_000

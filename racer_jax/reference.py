@@ -193,7 +193,7 @@ def vote(
       answers: Answer code of each model of the pool, -1 for none.
       scores: Router score of each.
       weights: w of each; None for a majority vote.
-      temperature: T.
+      temperature: T of the weights; inf counts votes alike.
     """
     if not models:
         return NO_ANSWER
@@ -243,7 +243,7 @@ def stop_leader(answers: list[int], weights: list[float]) -> int:
 
 
 def stop_state(answers: list[int], weights: list[float], num_called: int) -> list[float]:
-    """After the first calls.
+    """State of the vote after the first calls.
 
     Leader's sum, runner-up's, difference, leader's votes, second, distinct, missing.
 

@@ -17,6 +17,13 @@ _PROMPT = {"pycon": re.compile(r"(?:>>>|\.\.\.)(?: |$)"), "console": re.compile(
 _COLUMNS = re.compile(r"\S {2,}\S")
 # An option or a name in running text: it is not broken at its hyphens.
 _SHORT = re.compile(r"<code>([^<>\s]{1,24})</code>")
+# An option within longer code likewise: --loss, -e.
+_LONG = re.compile(r"<code>([^<>]*\s[^<>]*)</code>")
+_OPTION = re.compile(r"(<[^>]*>)|(?<![\w&;-])(--?[a-zA-Z][\w-]{0,30})(?!\w)")
+# A class that is no part of the API, named as the base of one that is.
+_PRIVATE_BASE = re.compile(
+    r'<p class="doc doc-class-bases">\s*Bases: <code><[^>]*>_\w+</\w+></code></p>'
+)
 # A number of a table, its error and its unit stay on one line: 1.93 (-0.13 ± 0.27), 33 ms.
 _CELL = re.compile(r"<td[^>]*>[^<]*\d[^<]*</td>")
 _WITHIN_NUMBER = re.compile(
@@ -47,6 +54,15 @@ def is_row(language: str, line: str) -> bool:
     return printed and _COLUMNS.search(line) is not None
 
 
+def whole_options(code: str) -> str:
+    """Code as HTML, with each option in a mark that keeps it on one line."""
+
+    def whole(match: re.Match[str]) -> str:
+        return match[1] or f'<span class="option">{match[2]}</span>'
+
+    return _OPTION.sub(whole, code)
+
+
 def on_page_content(content: str, **_: Any) -> str:
     """Marks every block with what is copied of it and its wrapped lines.
 
@@ -60,8 +76,9 @@ def on_page_content(content: str, **_: Any) -> str:
         inner = inner.replace("&lt;BLANKLINE&gt;", "")
         plain = [html.unescape(_TAG.sub("", line)) for line in inner.split("\n")]
         rows = [line for line in plain if is_row(language, line)]
+        kept = whole_options if language in ("bash", "console") else str
         lines = [
-            line if text in rows or not text else f'<span class="wrapped">{line}</span>'
+            line if text in rows or not text else f'<span class="wrapped">{kept(line)}</span>'
             for line, text in zip(inner.split("\n"), plain, strict=True)
         ]
         copied = typed(language, "\n".join(plain))
@@ -70,5 +87,7 @@ def on_page_content(content: str, **_: Any) -> str:
         code = before + opening + "\n".join(lines) + closing + after
         return f'<div class="language-{language} highlight{wide}"{attribute}>{code}</div>'
 
+    content = _PRIVATE_BASE.sub("", content)
     content = _CELL.sub(lambda cell: _WITHIN_NUMBER.sub("\u00a0", cell[0]), content)
-    return _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))
+    content = _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))
+    return _LONG.sub(lambda code: f"<code>{whole_options(code[1])}</code>", content)

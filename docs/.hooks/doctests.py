@@ -1,4 +1,6 @@
-"""Docstrings as the site shows them: examples as code, results with the type of the signature.
+"""Docstrings as the site shows them: code for examples and formulas, types for results.
+
+Results have the type of the signature.
 
 Griffe fences examples only under a heading, ours stand where they explain. And it reads what stands
 before a colon under `Returns:` as a type; our types stand in the signature, our sentences have
@@ -6,12 +8,28 @@ colons.
 """
 
 import re
+import textwrap
 from typing import Any
 
 import griffe
 
-_EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1\S.*\n?)*", re.MULTILINE)
+_EXAMPLE = re.compile(r"^( *)>>> .*\n(?:\1 *\S.*\n?)*", re.MULTILINE)
+# A heading after which indented lines are entries, and not a formula.
+_SECTION = re.compile(r"[A-Z][a-z]+:")
 _RESULT = re.compile(r"^( *)(Returns|Yields):\n\1( +)(?=\S)", re.MULTILINE)
+
+
+def with_formulas(docstring: str) -> str:
+    """The docstring with its formulas, which are indented paragraphs, as blocks of code."""
+    last, paragraphs = "", []
+    for paragraph in docstring.split("\n\n"):
+        lines = paragraph.splitlines()
+        last = next((line for line in reversed(lines) if not line.startswith(" ")), last)
+        indented = bool(lines) and all(re.match(r" {2,3}[^ >*-]", line) for line in lines)
+        if indented and not _SECTION.fullmatch(last):
+            paragraph = f"```text\n{textwrap.dedent(paragraph)}\n```"
+        paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
 
 
 class SiteDocstrings(griffe.Extension):
@@ -21,7 +39,8 @@ class SiteDocstrings(griffe.Extension):
         """Rewrites the docstring of one object."""
         if obj.docstring is None:
             return
-        text = _EXAMPLE.sub(self._fenced, obj.docstring.value + "\n").rstrip()
+        text = with_formulas(obj.docstring.value)
+        text = _EXAMPLE.sub(self._fenced, text + "\n").rstrip()
         if isinstance(obj, griffe.Function):
             text = _RESULT.sub(lambda match: f"{match[0]}{self._type(obj, match[2])}: ", text)
         obj.docstring.value = text

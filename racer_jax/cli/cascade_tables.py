@@ -40,10 +40,13 @@ def answered_rows(
 ) -> RoutingTable:
     """The rows that the options ask for; a loss that needs no labels keeps those without.
 
-    A new calibration takes the place of the old one, so it may use its questions again.
+    A new calibration takes the place of the old one, so it may use its questions again; what is
+    measured on used questions has a note.
 
     Use this when a command calibrates or measures a cascade.
     """
+    from racer_jax.racer.usage import optimistic_notes
+
     rows = Rows.of(arguments, "calibrate" if recalibrating else "measure")
     source = replace(Source.of(arguments), of_racer=False)
     source.check_models(cascade.models)
@@ -53,5 +56,8 @@ def answered_rows(
         fresh = table.select(usage.unseen(calibrated=not recalibrating))
         table = replace(fresh, notes=[*fresh.notes, *usage.notes(recalibrating)])
     table = rows.select(table, source.name)
+    if not recalibrating:
+        used = ~cascade.usage(table).unseen()
+        table = replace(table, notes=[*optimistic_notes(used, "Cascade"), *table.notes])
     print_notes(table.notes)
     return table

@@ -71,6 +71,7 @@ def _add_recalibrate(subparsers: Subparsers) -> None:
         """
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer --since-alarm
+racer-jax recalibrate gateway.db --artefact my.racer -o new.racer --route exams
 racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
@@ -80,6 +81,11 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write (needed)")
     add_overwrite(parser)
     parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
+    parser.add_argument(
+        "--route",
+        help="only audits and alarms of this route, where several use the artefact (default: of "
+        "all that do, together)",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--since",
@@ -117,12 +123,12 @@ def recalibrate(parsed: argparse.Namespace) -> None:
     check_artefact(parsed.output, overwrite=parsed.overwrite, changed=parsed.artefact)
     racer = Racer.load(parsed.artefact)
     checksum = str(read(parsed.artefact)[0]["checksum"])
-    labelled = audited(parsed.state, checksum, racer, since)
+    labelled = audited(parsed.state, checksum, racer, since, parsed.route)
     new = recalibrated(racer, labelled, parsed.alpha)
     new.save(parsed.output)
     warnings = (*new.warnings(), *labelled.notes())
     if parsed.json:
-        facts = {"n": len(labelled), "audited": labelled.num_audited}
+        facts = {"n": len(labelled), "audited": labelled.num_audited, "routes": labelled.routes}
         print_json({**facts, "guarantee": new.guarantee(), "warnings": warnings})
         return
     print_line(f"{parsed.output}: {new!r}")

@@ -46,7 +46,7 @@ def plan_size(parts: Sequence[tuple[int, int]], num_models: int) -> PlanSize:
 
     Args:
       parts: N and n of each pool: its queries, and those that calibrate.
-      num_models: m.
+      num_models: m, without the null model.
 
     Returns:
       The size: it has room for the four metrics that every pool has.

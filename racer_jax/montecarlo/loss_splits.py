@@ -148,7 +148,7 @@ def loss_trials(
       loss: The loss of each query, `[N]`.
       alpha: One level in (0, B) or several `[a]`.
       num_calibration: n, less than N.
-      num_trials: S.
+      num_trials: S, the number of splits.
       progress: Called with the number of splits done since the last call.
 
     Returns:

@@ -22,6 +22,10 @@ from racer_jax.montecarlo.subsets import Leaf, load
 
 BLOCK = 256
 _BYTES = BLOCK // 8
+# A bracket of up to so many rows is written out as one kernel: a loop takes four, and a twentieth
+# of a second more of the compiler. A longer one goes on by so many rows at a time.
+_WHOLE_BRACKET = 32
+_BRACKET_ROWS = 8
 # Entries from which on the threads of all cores share the packing of an order.
 _SHARED = 1 << 18
 
@@ -250,7 +254,8 @@ def select(
     def count(i: jax.Array, number: jax.Array) -> jax.Array:
         return number + (load(before, guess + i) < rank).astype(jnp.int32)
 
-    number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32), unroll=min(width, 8))
+    unroll = width if width <= _WHOLE_BRACKET else _BRACKET_ROWS
+    number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32), unroll=unroll)
     row = jnp.maximum(guess[:, None] + number - 1, 0)
 
     # Lanes whose bracket missed walk: 32 bits fit in a row, so these steps never go too far. Mostly

@@ -34,8 +34,8 @@ def split_masks(
     Args:
       key: The typed PRNG key given to `split_trials`.
       trials: Indices of trials, int `[s]`.
-      num_calibration: n.
-      num_queries: N.
+      num_calibration: n, the calibration queries of a split.
+      num_queries: N, all queries of the pool.
 
     Returns:
       bool `[s, N]`, by position; query `pool.order[j]` stands at position j.

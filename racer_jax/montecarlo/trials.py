@@ -266,7 +266,7 @@ def split_trials(
       alpha: One risk level in (0, 1) or several.
       budget: In the place of `alpha`: how many calibration queries each threshold may miss, -1 or
         more, one integer or `[a]`.
-      num_trials: S.
+      num_trials: S, the number of splits.
       first_trial: Index of the first; trials are numbered below 2**32.
       devices: Devices that share the trials; all by default. The results do not depend on them.
       **split: How each trial splits the pool, the fields of `SplitSpec`: `num_calibration`, and
@@ -357,7 +357,7 @@ def stream_trials(
       pool: From `pool_steps`.
       alpha: One risk level in (0, 1) or several.
       budget: In the place of `alpha`, as in `split_trials`.
-      num_trials: S.
+      num_trials: S, the number of splits.
       first_trial: Index of the first.
       devices: As in `split_trials`.
       progress: Called with the number of trials done since the last call, for example `bar.update`

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -59,13 +60,13 @@ def calls_figure(
         left.plot(fixed.alpha, fixed.calls, **order.marked(label="a fixed order", ms=4))
         left.plot(sets.alpha, sets.calls, **ours.line(label="racer_jax", lw=2.2))
         right.plot(stops.alpha, stops.calls, **ours.marked(label="racer_jax", lw=2.2, ms=4))
-        grid.label_left(0, "models called for a question")
+        grid.label_left(0, "calls for a question")
         grid.title(0, "Models called at once")
         grid.title(1, "One after another")
         missed = "alpha: questions with no able model called"
         lost = "alpha: questions that stopping early makes wrong"
         for axes, below in ((left, missed), (right, lost)):
-            axes.set_xlabel(layout.wrapped(below, grid.width - 0.6, 9))
+            axes.set_xlabel(layout.wrapped(below, grid.width - 0.6, mpl.rcParams["font.size"]))
             axes.axhline(num_models, **pool.line(label="all models", lw=1.5))
             axes.set_xlim(left=0)
             axes.set_ylim(0, num_models + 0.5)

@@ -21,18 +21,20 @@ _STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "font.size": 9,
+    "font.size": 10,
 }
+# Type of a narrow figure, and how much smaller than other type that of a legend is.
+_NARROW_SIZE, _LEGEND = 7, 0.95
 # Below this width a page has the small type of a journal's column.
 _NARROW = 4.5
 # A panel is at least so wide where a width was asked for.
 _LEAST_PANEL = 2.2
 # Panels of a figure for a page are together no higher than this, where their rows allow it.
-_HIGHEST, _LEAST_ROW = 7.8, 0.9
+_HIGHEST, _LEAST_ROW = 7.8, 1.05
 # Inches around panels that stand at fixed places.
 _LEFT, _RIGHT = 0.98, 0.25
 # Inches from the panels of one band to those of the next: labels, and a title.
-_BETWEEN_BANDS = 0.8
+_BETWEEN_BANDS = 0.9
 # Below this width labels are broken in lines that cannot be foreseen.
 _LEAST_PLACED = 6.0
 
@@ -84,8 +86,7 @@ class Panels(NamedTuple):
 
     def label_left(self, row: int, text: str) -> None:
         """Labels the y axes at the left edge. Use this when panels of a row share their label."""
-        height = self.heights[row] * (1.0 if self.gaps is None else 0.9)
-        lines = wrapped(text, height, mpl.rcParams["font.size"])
+        lines = wrapped(text, 0.9 * self.heights[row], mpl.rcParams["font.size"])
         for benchmark in self.left:
             self.axes[row, benchmark].set_ylabel(lines)
 
@@ -112,8 +113,8 @@ class Panels(NamedTuple):
         lines = wrapped(title, width - 0.2, 1.1 * size)
         above = (lines.count("\n") + 1) * 1.1 * size * 1.25 / 72 + 0.12
         entries = entries_of(legend_of) if legend is None else legend
-        columns = legend_columns(list(entries), width, 0.9 * size)
-        below = 0.08 + math.ceil(len(entries) / columns) * 0.9 * size * 1.5 / 72
+        columns = legend_columns(list(entries), width, _LEGEND * size)
+        below = 0.08 + math.ceil(len(entries) / columns) * _LEGEND * size * 1.5 / 72
         figure.suptitle(lines, fontsize=1.1 * size)
         if entries:
             figure.legend(
@@ -121,7 +122,7 @@ class Panels(NamedTuple):
                 list(entries),
                 loc="lower center" if self.gaps else "outside lower center",
                 ncols=columns,
-                fontsize=0.9 * size,
+                fontsize=_LEGEND * size,
                 **_SPACING,
             )
         height = figure.get_figheight() + above + below
@@ -164,8 +165,8 @@ def figure_style(width: float | None, **more: Any) -> Iterator[None]:
       more: Further settings of Matplotlib.
     """
     size = _STYLE["font.size"]
-    if width is not None:
-        size = 7 if width < _NARROW else 9
+    if width is not None and width < _NARROW:
+        size = _NARROW_SIZE
     settings: Any = {**_STYLE, "font.size": size, **more}
     with mpl.rc_context(settings):
         yield
@@ -308,4 +309,26 @@ def percent(axes: Axes, which: str = "both", decimals: int | None = None) -> Non
     """Writes shares as percentages on the axes. Use this when a panel shows risks or accuracies."""
     for name in ("x", "y") if which == "both" else (which,):
         axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
+        fixed = PercentFormatter(1.0, decimals=decimals)
+        axis.set_major_formatter(ShortPercent() if decimals is None else fixed)
+
+
+class ShortPercent(PercentFormatter):
+    """Percentages with as many decimals as the ticks of their axis need: 10%, and not 10.0%.
+
+    Use this when ticks of a share stand close together.
+
+    >>> ShortPercent().format_ticks([0.1, 0.15])
+    ['10%', '15%']
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1.0, decimals=0)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """Labels of all ticks. Use this when Matplotlib does: it calls this."""
+        shares = 100 * np.asarray(values)
+        needed = (number for number in range(6) if np.allclose(shares, shares.round(number)))
+        self.decimals = next(needed, 6)
+        # Rounded, so that no tick is -0%.
+        return [self.format_pct(value, 100) for value in shares.round(6) / 100 + 0.0]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -53,16 +54,17 @@ def promises_figure(
     names = list(benchmarks)
     promises = list(next(iter(benchmarks.values())).sizes)
     with figure_style(width):
-        grid = layout.panels(3, (2.7,), width=width, panel_width=3.6)
+        grid = layout.panels(3, (2.7,), width=width, panel_width=3.6, least_panel=2.6)
         by_promise, by_group, by_cap = grid.axes[0]
+        size = 0.9 * mpl.rcParams["font.size"]
         for name, costs in benchmarks.items():
             sizes = [costs.sizes[promise] for promise in promises]
             points = styles[name].points(ms=4, label=name)
             by_promise.plot(sizes, -np.arange(len(promises)), **points)
             caps = np.arange(1, len(costs.attainable) + 1)
             by_cap.plot(caps, costs.attainable, **styles[name].marked(ms=4))
-        lines = [layout.wrapped(name, 0.36 * grid.width, 8) for name in promises]
-        by_promise.set_yticks(-np.arange(len(promises)), lines, fontsize=8)
+        lines = [layout.wrapped(name, 0.36 * grid.width, size) for name in promises]
+        by_promise.set_yticks(-np.arange(len(promises)), lines, fontsize=size)
         by_promise.set(xlim=(0, None), ylim=(-len(promises) + 0.5, 0.5))
         place = -np.arange(len(names))
         for shift, kind in ((0.2, "pooled"), (-0.2, "by group")):
@@ -70,7 +72,7 @@ def promises_figure(
             by_group.barh(place + shift, risks, 0.38, color=style_of(kind).color, label=kind)
         level = style_of("alpha").line(lw=0.9, label=f"alpha = {alpha:g}")
         by_group.axvline(alpha, **level)
-        by_group.set_yticks(place, names, fontsize=8)
+        by_group.set_yticks(place, names, fontsize=size)
         by_group.grid(axis="y", visible=False)
         by_cap.set(ylim=(0, None), xticks=caps)
         percent(by_group, "x")

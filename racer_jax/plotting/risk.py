@@ -104,7 +104,7 @@ def risk_figure(
             percent(top)
             percent(bottom)
         grid.label_left(0, "mean test risk")
-        grid.label_left(1, "mean test risk minus alpha")
+        grid.label_left(1, "risk minus alpha")
         grid.label_below(1, "alpha, the risk allowed")
         title = "Mean test risk stays inside the paper's bounds, on the exact law"
         if num_failures:

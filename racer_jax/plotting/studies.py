@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from racer_jax.plotting import layout
 from racer_jax.plotting.layout import figure_style, percent
@@ -129,10 +130,10 @@ def risk_law_figure(
             grid.title(number, name)
             percent(top)
             bottom.axhspan(-3, 3, color="0.9", zorder=0)
-            bottom.set_xticks(range(len(alpha)), [f"{a:g}" for a in alpha])
+            bottom.set_xticks(range(len(alpha)), [f"{100 * a:g}" for a in alpha])
             bottom.set_ylim(*_z_limits(lines))
         grid.label_below(0, "alpha, the risk allowed")
-        grid.label_below(1, "alpha, the risk allowed")
+        grid.label_below(1, "alpha, the risk allowed (%)")
         grid.label_left(0, "mean test risk")
         grid.label_left(1, "distance from the law (s.e.)")
         title = "Mean test risk of every router and score lies on the law"
@@ -195,6 +196,7 @@ def spread_figure(
                         spread.law / bins, spread.edges, color="k", lw=0.9, label="exact law"
                     )
                 panel.set_yticks([])
+                panel.xaxis.set_major_locator(MaxNLocator(3))
                 if metric == "risk":
                     level = style_of("alpha").line(lw=1, label=f"alpha = {alpha:g}")
                     panel.axvline(alpha, **level)
@@ -225,7 +227,7 @@ def sizes_figure(
       alpha: Risk levels `[a]`.
       panels: Benchmark -> label -> line.
       baselines: Benchmark -> name (`static order`, `oracle`) -> line.
-      num_models: M.
+      num_models: M, drawn as a line.
       subtitle: What was run, in a line.
       width: Inches of the figure; by default as wide as the panels side by side.
 
@@ -234,7 +236,11 @@ def sizes_figure(
     """
     with figure_style(width):
         grid = layout.panels(
-            len(panels), (2.6, 2.6), width=width, share_x=True, share_y=width is None
+            len(panels),
+            (2.6, 2.6),
+            width=width,
+            share_x=True,
+            share_y=width is None,
         )
         for number, (name, lines) in enumerate(panels.items()):
             styles = router_styles(list(lines)) | styles_of(baselines[name])
@@ -251,7 +257,7 @@ def sizes_figure(
             percent(misses)
             percent(size, "x")
         grid.label_below(1, "alpha, the risk allowed")
-        grid.label_left(0, "models called per query")
-        grid.label_left(1, "avoidable-miss rate")
+        grid.label_left(0, "models called")
+        grid.label_left(1, "avoidable misses")
         title = "Models called at equal risk, and the answers missed for it"
         return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])

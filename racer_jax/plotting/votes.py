@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from racer_jax.plotting import layout
 from racer_jax.plotting.layout import figure_style, percent
@@ -31,6 +31,8 @@ _KINDS = {
     "ensemble": "fixed number of models",
     "bound": "bound: oracle or chance",
 }
+# Inches of a row in the picture of accuracies: room for the mark of each router.
+_ROW = 0.31
 # How far below the best single model the picture of accuracies reaches; what lies lower stands at
 # its edge.
 _REACH = 0.08
@@ -122,14 +124,14 @@ def accuracy_figure(
     with figure_style(width):
         grid = layout.panels(
             len(panels),
-            (0.26 * len(rows),),
+            (_ROW * len(rows),),
             width=width,
             panel_width=2.6,
-            least_panel=2.4,
+            least_panel=2.6,
             least_row=math.inf,
             share_y=True,
         )
-        size = mpl.rcParams["font.size"] - 1
+        size = 0.95 * mpl.rcParams["font.size"]
         for number, (name, bars) in enumerate(panels.items()):
             panel = grid.axes[0, number]
             _draw_bars(panel, bars, cells, rows, routers)
@@ -140,11 +142,30 @@ def accuracy_figure(
             axis = grid.axes[0, number]
             axis.set_yticks(-np.arange(len(rows)), names, linespacing=0.85)
         grid.label_below(0, "test accuracy")
-        title = (
-            "Accuracy of every way of answering (bars: standard deviation over splits; dotted: the "
-            "best single model; arrow: further left)"
-        )
-        return grid.finish(f"{title}\n{subtitle}", *grid.axes[0])
+        title = "Accuracy of every way of answering"
+        return grid.finish(f"{title}\n{subtitle}", legend=_accuracy_legend(panels, routers))
+
+
+def _accuracy_legend(
+    panels: Mapping[str, Mapping[str, Bar]], routers: Sequence[str]
+) -> dict[str, Artist]:
+    """A mark for each router and kind, and what lines and arrows mean."""
+    kinds = {bar.kind: None for bars in panels.values() for bar in bars.values()}
+    entries = {router: style.points(ms=6) for router, style in styles_of(routers).items()}
+    for kind in kinds:
+        if kind not in ("router", "racer"):
+            entries[_KINDS[kind]] = style_of(kind).points(ms=6)
+    gray = {"color": "0.4", "marker": ""}
+    entries["standard deviation over splits"] = {**gray, "lw": 1.4}
+    entries["best single model"] = {**gray, "ls": ":", "lw": 1.2}
+    if any(bar.mean < _lowest(bars) for bars in panels.values() for bar in bars.values()):
+        entries["further left"] = {**gray, "marker": "<", "ls": "", "ms": 6}
+    return {label: Line2D([], [], **look) for label, look in entries.items()}
+
+
+def _lowest(bars: Mapping[str, Bar]) -> float:
+    """The accuracy below which a panel shows an arrow only."""
+    return max(bar.mean for bar in bars.values() if bar.kind == "single") - _REACH
 
 
 def _way_of(way: str, bars: Mapping[str, Bar]) -> tuple[str, str]:
@@ -168,26 +189,26 @@ def _draw_bars(
     routers: Sequence[str],
 ) -> None:
     """A point and its spread for each way, routers of a row below each other."""
-    best = max(bar.mean for bar in bars.values() if bar.kind == "single")
-    lowest = best - _REACH
+    lowest = _lowest(bars)
     styles = styles_of(routers)
-    shifts = dict(zip(routers, np.linspace(0.27, -0.27, len(routers)), strict=True))
+    shifts = dict(zip(routers, np.linspace(0.31, -0.31, len(routers)), strict=True))
     if len(routers) < 2:
         shifts = dict.fromkeys(routers, 0.0)
     for way, bar in sorted(bars.items(), key=lambda item: item[1].mean < lowest):
         row, router = cells[way]
         style = styles[router] if router else style_of(bar.kind)
         y = -rows.index(row) + shifts.get(router, 0.0)
-        label = router or _KINDS[bar.kind]
         if bar.mean < lowest:
             # Where a panel ends, an arrow says that the point lies further left.
-            panel.plot(lowest, y, marker="<", ms=4, color=style.color, ls="", label=label)
+            panel.plot(lowest, y, marker="<", ms=4.5, color=style.color, ls="")
             continue
-        panel.errorbar(
-            bar.mean, y, xerr=bar.std, fmt=style.mark, ms=3.5, color=style.color, lw=0.9,
-            label=label,
-        )  # fmt: skip
-    panel.axvline(best, color="0.4", ls=":", lw=1)
+        spread = [bar.mean - bar.std, bar.mean + bar.std]
+        panel.plot(spread, [y, y], color=style.color, lw=1, alpha=0.45, zorder=2)
+        panel.plot(bar.mean, y, **style.points(ms=4.2, zorder=3))
+    for band in range(0, len(rows), 2):  # along which the eye stays in its row
+        panel.axhspan(-band - 0.5, -band + 0.5, color="0.95", lw=0, zorder=0)
+    panel.grid(visible=False, axis="y")
+    panel.axvline(lowest + _REACH, color="0.4", ls=":", lw=1.2)
     panel.set_xlim(left=lowest - 0.01)
     panel.set_ylim(-len(rows) + 0.4, 0.6)
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=False))
@@ -295,9 +316,7 @@ def _draw_pairs(panel: Axes, accuracies: Mapping[str, tuple[float, float]]) -> N
     bars = (("RACER", "RACER"), ("all models", "all models, tuned vote"))
     for shift, column, (name, label) in zip((-0.2, 0.2), pairs.T, bars, strict=True):
         panel.bar(place + shift, column, 0.4, color=style_of(name).color, label=label)
-    panel.set_xticks(
-        place, list(accuracies), rotation=40, ha="right", rotation_mode="anchor", fontsize=8
-    )
+    panel.set_xticks(place, list(accuracies), rotation=40, ha="right", rotation_mode="anchor")
     panel.set_ylim(pairs.min() - 0.02, pairs.max() + 0.01)
     panel.grid(axis="x", visible=False)
 
@@ -383,22 +402,23 @@ def heatmap_figure(
     )
     alphas = alphas[: _num_chosen(panels)]
     with figure_style(width, **{"axes.grid": False}):
-        heights = [0.24 * num_votes + 0.4] * len(labels)
-        grid = layout.panels(len(panels), heights, width=width, share_x=True)
+        size = mpl.rcParams["font.size"]
+        heights = [0.27 * num_votes + 0.4] * len(labels)
+        grid = layout.panels(len(panels), heights, width=width, share_x=True, least_row=math.inf)
         image = None
         for number, (name, by_label) in enumerate(panels.items()):
             grid.title(number, name)
             for row, label in enumerate(labels):
                 panel, (weightings, share) = grid.axes[row, number], by_label[label]
                 share = share[: len(alphas)]
-                image = panel.imshow(share.T, aspect="auto", cmap="viridis", vmin=0, vmax=most)
+                image = panel.imshow(share.T, aspect="auto", cmap="Blues", vmin=0, vmax=most)
                 panel.set_xticks(range(len(alphas)), alphas, rotation=90)
                 panel.set_yticks(range(len(weightings)), weightings)
-                panel.tick_params(labelsize=8, labelleft=number in grid.left)
+                panel.tick_params(labelsize=0.95 * size, labelleft=number in grid.left)
                 for i, j in np.argwhere(share >= 0.01):
-                    color = "w" if share[i, j] < 0.6 * most else "k"
+                    color = "k" if share[i, j] < 0.65 * most else "w"
                     text = f"{100 * share[i, j]:.0f}"
-                    panel.text(i, j, text, ha="center", va="center", fontsize=7, color=color)
+                    panel.text(i, j, text, ha="center", va="center", fontsize=size, color=color)
         for row, label in enumerate(labels):
             grid.label_left(row, label.replace(" + ", "\n"))
         grid.label_below(len(labels) - 1, "alpha chosen")
@@ -412,7 +432,7 @@ def heatmap_figure(
                 pad=0.1 / height,
                 aspect=30,
                 location="bottom",
-                format=PercentFormatter(1.0),
+                format=layout.ShortPercent(),
                 label="share of splits",
             )
         title = "What splits choose on their validation part (numbers: % of splits)"

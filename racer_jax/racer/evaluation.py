@@ -28,6 +28,7 @@ from racer_jax.racer.promises import is_unbounded
 from racer_jax.racer.results import Baseline, Evaluation, GroupEvaluation
 from racer_jax.racer.scoring import ModelScores
 from racer_jax.racer.state import RacerState
+from racer_jax.racer.usage import optimistic_notes
 from racer_jax.routers.scores import Scores
 
 __all__ = ["Baseline", "Evaluation", "GroupEvaluation", "evaluate", "evaluate_racer"]
@@ -400,14 +401,12 @@ def evaluate_racer(
     )
     model_scores = model_scores._replace(nonconformity=nonconformity)
     in_training = np.isin(questions, racer.trained_on) | np.isin(questions, calibration.questions)
-    notes = [*racer.warnings(), *racer.notes, *table.notes]
-    if in_training.any():
-        notes.insert(
-            0,
-            f"optimistic: {int(in_training.sum()):,} of these {len(in_training):,} questions were "
-            "used for training or calibration; pass --unseen (in Python: Racer.unseen) to leave "
-            "them out",
-        )
+    notes = [
+        *optimistic_notes(in_training, "Racer"),
+        *racer.warnings(),
+        *racer.notes,
+        *table.notes,
+    ]
     if rule != calibration.label_rule:
         notes.append(
             f"calibrated with the label rule {calibration.label_rule!r}, evaluated with {rule!r}"

@@ -125,7 +125,7 @@ class Scorer:
     Args:
       encoder: Texts to embeddings.
       router: Embeddings to scores.
-      num_models: m.
+      num_models: m, without the null model.
       order: The order of the models, where the nonconformity is one that is learned.
     """
 

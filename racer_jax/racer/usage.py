@@ -56,6 +56,23 @@ class Usage(NamedTuple):
         return notes
 
 
+def optimistic_notes(used: np.ndarray, owner: str) -> list[str]:
+    """What to know of figures on used questions, in words; nothing where there are none.
+
+    Use this when an artefact is measured on a table that may hold questions it knows.
+
+    Args:
+      used: Whether a question was trained or calibrated on, bool `[n]`.
+      owner: The class of the artefact.
+    """
+    if not used.any():
+        return []
+    return [
+        f"optimistic: {int(used.sum()):,} of these {len(used):,} questions were used for training "
+        f"or calibration; pass --unseen (in Python: {owner}.unseen) to leave them out"
+    ]
+
+
 def usage(table: RoutingTable, trained_on: np.ndarray, calibrated_on: np.ndarray | None) -> Usage:
     """Which questions of a table were trained and calibrated on.
 

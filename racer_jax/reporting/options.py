@@ -25,6 +25,13 @@ class ParsedOptions(NamedTuple):
     named: frozenset[str]
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names each default, but for None and the empty text, which are no value of the option."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, "") else super()._get_help_string(action)
+
+
 def _kind(hint: Any) -> tuple[Any, tuple[str, ...] | None]:
     """What an option is read as, and its choices: `int` of `int | None`, strings of a `Literal`."""
     if get_origin(hint) in (Union, types.UnionType):
@@ -99,9 +106,7 @@ def parse_configs(
     Raises:
       SystemExit: If an argument is unknown or invalid, or help is requested.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=_Help)
     for config in configs:
         _add_options(parser, config)
     fields = {config: dataclasses.fields(config) for config in configs}

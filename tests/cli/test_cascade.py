@@ -40,7 +40,9 @@ def test_train_calibrate_and_evaluate(folder, capsys):
     calls = [level["calls"] for level in levels]
     assert calls == sorted(calls, reverse=True)
     assert main(["cascade", "evaluate", f"{folder}/b", logs]) == 0
-    assert "stopped after" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "stopped after" in said.out
+    assert "optimistic: 400 of these 400 questions were used for training or calib" in said.err
     assert main(["cascade", "calibrate", f"{folder}/b", "--alpha", "0.05", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 200
 

@@ -52,10 +52,16 @@ def test_a_cell_without_a_number_is_refused(pictures):
 
 def test_a_picture_of_an_experiment_is_made_small(pictures, tmp_path):
     image = pictures.Image.new("RGB", (2070, 1000), "white")
+    for shade in range(200):  # common grays, and a mark of a rare colour
+        image.paste((shade, shade, shade), (10 * shade, 0, 10 * shade + 10, 900))
+    image.paste((187, 85, 102), (500, 920, 520, 940))
     image.save(tmp_path / "large.png")
     pictures.shrink(tmp_path / "large.png", tmp_path / "small.png")
     with pictures.Image.open(tmp_path / "small.png") as small:
-        assert small.size == (780, 377)
+        assert small.size == (720, 348)
+        red, green, blue = small.convert("RGB").getpixel((177, 323))
+    assert red > 150 > 120 > green
+    assert blue < 130
 
 
 def test_pictures_are_there_small_and_described():

@@ -77,6 +77,8 @@ def fault_of_row(title: str, cells: tuple[str, ...]) -> str | None:
         names = names[1:]
     if not description:
         return "has no description"
+    if re.fullmatch(r"\w\.", description):
+        return "has a letter for a description"
     for text in filter(None, names):
         try:
             parsed = ast.parse(text, mode="eval").body
@@ -103,6 +105,7 @@ def test_a_garbled_row_is_found():
         ("Parameters", ("a name of two", "int", "Words.", "required")),
         ("Raises", ("", "If it is wrong.")),
         ("Raises", ("ValueError", "")),
+        ("Attributes", ("num_models", "int", "M.")),
     ):
         assert fault_of_row(title, cells) is not None, cells
 
@@ -184,6 +187,44 @@ def test_what_is_copied_is_what_is_typed():
     assert not blocks.is_row("pycon", ">>> risk  # a")
     assert not blocks.is_row("bash", "racer-jax demo    # shows")
     assert not blocks.is_row("text", "a sentence of words")
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_an_example_ends_at_an_empty_line_and_not_at_an_indented_one():
+    pytest.importorskip("griffe", reason="extra docs")
+    doctests = hook("doctests")
+    docstring = "A sum.\n\n>>> print(table)\nalpha  risk\n  0.1  0.10\n\nUse this when.\n"
+    shown = doctests._EXAMPLE.sub(doctests.SiteDocstrings._fenced, docstring)
+    assert "```pycon\n>>> print(table)\nalpha  risk\n  0.1  0.10\n```" in shown
+    assert shown.endswith("Use this when.\n")
+    formula = "It is\n\n  c = max a,\n\nwith a.\n\nArgs:\n  a: A.\n\n  b of a."
+    assert doctests.with_formulas(formula) == formula.replace("  c", "```text\nc").replace(
+        "a,", "a,\n```"
+    )
+
+
+def test_a_private_base_is_not_shown():
+    blocks = hook("blocks")
+    page = (
+        '<p class="doc doc-class-bases">\n  Bases: <code><span title="a.{0}">{0}</span></code></p>'
+    )
+    assert blocks.on_page_content(page.format("_Batch")) == ""
+    assert "Module" in blocks.on_page_content(page.format("Module"))
+
+
+def test_an_option_is_not_broken_at_its_hyphens():
+    blocks = hook("blocks")
+    whole = '<span class="option">{}</span>'.format
+    page = "<p><code>pip install -e '.[serve]'</code> <code>a - b</code> <code>x --null-mode free</code></p>"
+    assert blocks.on_page_content(page) == (
+        f"<p><code>pip install {whole('-e')} '.[serve]'</code> <code>a - b</code> "
+        f"<code>x {whole('--null-mode')} free</code></p>"
+    )
+    block = '<div class="language-bash highlight"><pre><code>train -o a\nb--c</code></pre></div>'
+    content = blocks.on_page_content(block)
+    assert f'<span class="wrapped">train {whole("-o")} a</span>' in content
+    assert '<span class="wrapped">b--c</span>' in content
 
 
 def test_a_number_of_a_table_is_not_broken():

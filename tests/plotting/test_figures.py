@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from racer_jax import plotting
 from racer_jax.montecarlo.bound_check import RiskHistogram
+from racer_jax.plotting.layout import ShortPercent
 from racer_jax.plotting.promises import PromiseCosts, promises_figure
 from racer_jax.reporting.drawing import WIDTHS
 from tests.plotting.collisions import unreadable
@@ -60,7 +61,8 @@ def by_benchmark(value):
 
 def figures(width):
     """Name -> figure of that width, from invented numbers."""
-    curve = plotting.RiskCurve(ALPHA, ALPHA - 0.01, 0.001 + 0 * ALPHA, ALPHA - 0.02, ALPHA, ALPHA)
+    below = ALPHA - 0.0007  # ticks of -0.05% are the widest
+    curve = plotting.RiskCurve(ALPHA, below, 0.0001 + 0 * ALPHA, ALPHA - 0.001, ALPHA, below)
     histogram = RiskHistogram(np.linspace(0.05, 0.15, 6), np.full(5, 0.2), np.full(5, 0.2), 0.1)
     scores = ("RACER-G", "RACER-P", "RACER-J", "static", "an own score")
     size = plotting.SizeLine(7 * (1 - FEW), FEW / 2)
@@ -143,6 +145,20 @@ def test_the_check_sees_text_over_text_and_text_outside():
     problems = unreadable(figure)
     assert "'one text' over 'another'" in problems
     assert "'runs out of it' runs out of the figure" in problems
+
+
+def test_percentages_have_the_decimals_that_their_ticks_need():
+    labels = {ticks: ShortPercent().format_ticks(ticks) for ticks in ((0.1, 0.15), (0.1, 0.125))}
+    assert labels == {(0.1, 0.15): ["10%", "15%"], (0.1, 0.125): ["10.0%", "12.5%"]}
+    assert ShortPercent().format_ticks([-1e-17, 5e-4]) == ["0.00%", "0.05%"]
+
+
+def test_numbers_in_a_heat_map_are_as_large_as_other_type():
+    choices = plotting.Choices(VOTES, np.full((len(FEW), len(VOTES)), 0.03))
+    cells = {name: {"KNNR + RACER-G": choices} for name in BENCHMARKS[:2]}
+    for width, least in ((WIDTHS["page"], 10), (WIDTHS["column"], 7)):
+        figure = plotting.heatmap_figure([f"{a:g}" for a in FEW], cells, "", width=width)
+        assert min(text.get_fontsize() for axes in figure.axes[:2] for text in axes.texts) >= least
 
 
 def test_one_figure_at_the_width_of_a_column():

@@ -29,6 +29,14 @@ def test_a_dataclass_is_a_command_line():
     assert reporting.parse_config(Config, "does", arguments) == Config(3, Path("x"), "free", False)
 
 
+def test_the_help_names_defaults_but_none(capsys):
+    with pytest.raises(SystemExit):
+        reporting.parse_config(Config, "does", ["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "number of splits (default: 10)" in printed
+    assert "--data PATH folder --null" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -17,6 +17,7 @@ one fold the same rows in the same order, each for itself, and whoever holds the
 write may save what it has folded.
 """
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -42,7 +43,7 @@ _FORMAT = 3
 _REFERENCE = "reference {} {}"
 _RECALIBRATE = (
     "recalibrate on labels of requests since then (racer-jax recalibrate STATE --artefact FOLDER "
-    "-o NEW --since-alarm)"
+    "-o NEW --since-alarm --route {})"
 )
 # Older versions did not keep whether the set of a decision had a promise.
 _PROMISED = (
@@ -100,9 +101,10 @@ class Watched:
     @property
     def alarms_by_kind(self) -> dict[str, str]:
         """The tests that have raised an alarm, in words, by what they say."""
+        remedy = _RECALIBRATE.format(shlex.quote(self.route))
         words = {
             risk_kind(alpha): f"{risk_kind(alpha)} since label {monitor.alarm} (evidence "
-            f"{monitor.evidence:.3g}): {_RECALIBRATE}"
+            f"{monitor.evidence:.3g}): {remedy}"
             for alpha, monitor in self.risk.items()
             if monitor.alarm is not None
         }
@@ -111,8 +113,7 @@ class Watched:
                 kind = self.change_kind(group)
                 live = max(top.alarm - len(self.reference.first.get(group, ())), 0)
                 words[kind] = (
-                    f"{kind} since tested decision {live} (evidence {top.evidence:.3g}): "
-                    f"{_RECALIBRATE}"
+                    f"{kind} since tested decision {live} (evidence {top.evidence:.3g}): {remedy}"
                 )
         return words
 

@@ -1,5 +1,7 @@
 """Calibrates again, on labelled audits: a random sample of the traffic, every model's result."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from racer_jax.racer.fingerprints import question_ties
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.risk_control.group_scores import group_codes
-from racer_jax.serving.gateway._databases import reading, shown
+from racer_jax.serving.gateway._databases import Connection, reading, shown
 from racer_jax.serving.gateway._records import TRUSTED
 from racer_jax.serving.gateway._since import Since, first_time, shown_time
 
@@ -28,30 +30,42 @@ class Audited:
       record: What a calibration needs of them.
       sources: Who labelled them.
       num_audited: Audited requests of the same time, labelled or not.
+      routes: How many of the labelled ones came by each route.
     """
 
     record: CalibrationRecord
     sources: tuple[str, ...]
     num_audited: int
+    routes: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.record.correct)
 
     def notes(self) -> tuple[str, ...]:
-        """What is not known of the audits, a sentence each."""
+        """What to know of the audits, a sentence each."""
+        notes = []
+        if len(self.routes) > 1:
+            notes.append(
+                f"{len(self):,} audits of several routes: {_counted(self.routes)}. The promise is "
+                "that of their requests together, and no promise for each of them: --route ROUTE "
+                "takes those of one"
+            )
         lacking = self.num_audited - len(self)
-        if not lacking:
-            return ()
-        share = lacking / self.num_audited
-        return (
-            f"{lacking:,} of {self.num_audited:,} audited requests ({share:.1%}) have no label of "
-            "every model: a model failed or was down, who labels could not decide, or it is still "
-            "to come. If that depends on the question, the promise is that of the requests with a "
-            f"label; counted as missed, the others add at most {share:.3g} to the risk",
-        )
+        if lacking:
+            share = lacking / self.num_audited
+            notes.append(
+                f"{lacking:,} of {self.num_audited:,} audited requests ({share:.1%}) have no label "
+                "of every model: a model failed or was down, who labels could not decide, or it is "
+                "still to come. If that depends on the question, the promise is that of the "
+                "requests with a label; counted as missed, the others add at most "
+                f"{share:.3g} to the risk"
+            )
+        return tuple(notes)
 
 
-def audited(state: str | Path, checksum: str, racer: Racer, since: Since = None) -> Audited:
+def audited(
+    state: str | Path, checksum: str, racer: Racer, since: Since = None, route: str | None = None
+) -> Audited:
     """Reads the labelled audits of requests that an artefact decided on.
 
     Audited requests are a random sample of the traffic. A question that comes again stays in as
@@ -66,31 +80,35 @@ def audited(state: str | Path, checksum: str, racer: Racer, since: Since = None)
       racer: The artefact.
       since: Seconds since 1970 after which the requests came; `alarm` for those after the latest
         alarm, `all` for all; None where there was no alarm.
+      route: Only requests, and alarms, of this route; of all that use the artefact where None.
 
     Returns:
       The audits with a label of every model, the first label of each request, without those of a
       pool that had lost a model.
 
     Raises:
-      DataError: If it is no state of a gateway, or holds no such audit; or if a monitor of the
-        artefact has raised an alarm and `since` says nothing.
+      DataError: If it is no state of a gateway, or holds no such audit; if the artefact, or the
+        route with it, has decided nothing; or if a monitor has raised an alarm and `since` says
+        nothing.
     """
     artefact = checksum[:_DIGITS]
     with reading(state) as connection:
-        first = first_time(connection, artefact, since, shown(str(state)))
+        _check_used(connection, artefact, route, shown(str(state)))
+        first = first_time(connection, artefact, since, shown(str(state)), route)
         rows = connection.execute(
             "select d.id, f.source, f.content, a.nonconformity, d.scores, d.grp, d.fingerprint, "
-            "d.pool from feedback f join audit a on a.decision = f.decision "
+            "d.pool, d.route from feedback f join audit a on a.decision = f.decision "
             "join decision d on d.id = f.decision where d.audited = 1 and d.artefact = ? "
-            "and d.at > ? order by f.seq",
-            [artefact, first],
+            "and d.at > ? and (? is null or d.route = ?) order by f.seq",
+            [artefact, first, route, route],
         ).fetchall()
         (num_audited,) = connection.execute(
-            "select count(*) from decision where audited = 1 and artefact = ? and at > ?",
-            [artefact, first],
+            "select count(*) from decision where audited = 1 and artefact = ? and at > ? "
+            "and (? is null or route = ?)",
+            [artefact, first, route, route],
         ).fetchone()
     labelled = {}
-    for name, source, content, nonconformity, scores, group, number, pool in rows:
+    for name, source, content, nonconformity, scores, group, number, pool, way in rows:
         correct = msgspec.json.decode(content).get("correct")
         whole = tuple(msgspec.json.decode(pool)) == racer.models
         if source not in TRUSTED or correct is None or not whole:
@@ -103,15 +121,18 @@ def audited(state: str | Path, checksum: str, racer: Racer, since: Since = None)
                 msgspec.json.decode(scores),
                 group,
                 number % (1 << 64),
+                way,
             )
     if not labelled:
         of_then = "" if first < 0 else f" made after {shown_time(first)}"
+        by = "" if route is None else f" on the route {route!r}"
         raise DataError(
-            f"holds no labelled audit of the artefact {artefact}{of_then}; label those that "
+            f"holds no labelled audit of the artefact {artefact}{by}{of_then}; label those that "
             "GET /audit of the management port lists",
             path=shown(str(state)),
         )
-    sources, labels, nonconformity, scores, groups, questions = zip(*labelled.values(), strict=True)
+    columns = zip(*labelled.values(), strict=True)
+    sources, labels, nonconformity, scores, groups, questions, routes = columns
     # Conversations, tools and the like are of groups that only some artefacts know.
     names = None
     if racer.calibration is not None and racer.calibration.groups is not None:
@@ -124,7 +145,36 @@ def audited(state: str | Path, checksum: str, racer: Racer, since: Since = None)
         code=_codes(groups, names),
         groups=names,
     )
-    return Audited(record, tuple(sorted(set(sources))), num_audited)
+    return Audited(record, tuple(sorted(set(sources))), num_audited, Counter(routes))
+
+
+def _check_used(connection: Connection, artefact: str, route: str | None, place: str) -> None:
+    """Refuses an artefact, or a route with it, that has decided nothing, and names those that have.
+
+    Raises:
+      DataError: If there is no decision.
+    """
+    of_route = "select route, count(*) from decision where artefact = ? group by route"
+    counts = dict(connection.execute(of_route, [artefact]).fetchall())
+    if not counts:
+        of_all = "select artefact, count(*) from decision where artefact != '' group by artefact"
+        others = dict(connection.execute(of_all).fetchall())
+        known = f"; its decisions are of {_counted(others)}" if others else ""
+        raise DataError(
+            f"holds no decision of the artefact {artefact}, which --artefact names{known}",
+            path=place,
+        )
+    if route is not None and route not in counts:
+        raise DataError(
+            f"holds no decision of --route {route!r} with the artefact {artefact}; its routes are "
+            f"{_counted(counts)}",
+            path=place,
+        )
+
+
+def _counted(numbers: Mapping[str, int]) -> str:
+    """Names, each with its number of requests."""
+    return ", ".join(f"{name!r} ({num:,})" for name, num in sorted(numbers.items()))
 
 
 def _codes(groups: tuple[str | None, ...], names: tuple[str, ...] | None) -> np.ndarray:

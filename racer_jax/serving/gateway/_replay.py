@@ -53,9 +53,11 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
       route: Only decisions of this route; of all where None.
 
     Raises:
-      DataError: If it is no state, or keeps no prompt.
+      DataError: If it is no state, has no decision of the route, or keeps no prompt.
     """
     rows = _rows(state, route)
+    if route is not None and not rows:
+        raise DataError(f"holds no decision of --route {route!r}", path=shown(str(state)))
     stored = [row for row in rows if row["prompt"] is not None and row["pool"]]
     if not stored:
         raise DataError(

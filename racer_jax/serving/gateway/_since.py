@@ -48,7 +48,9 @@ def shown_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def first_time(connection: Connection, artefact: str, since: Since, place: str) -> float:
+def first_time(
+    connection: Connection, artefact: str, since: Since, place: str, route: str | None = None
+) -> float:
     """Seconds since 1970 after which the audits must have been made.
 
     Args:
@@ -56,6 +58,7 @@ def first_time(connection: Connection, artefact: str, since: Since, place: str) 
       artefact: 12 digits of the artefact's checksum.
       since: What was asked for.
       place: The state, for errors.
+      route: Only alarms of this route; of all where None.
 
     Raises:
       DataError: If there was an alarm and nothing was asked for; or the alarm that is asked for is
@@ -68,20 +71,23 @@ def first_time(connection: Connection, artefact: str, since: Since, place: str) 
     rows = connection.execute("select name, value from meta").fetchall()
     about = f" {artefact} "
     named = [(name, value) for name, value in rows if about in name]
-    words = [value for name, value in named if name.startswith(ALARM.format(""))]
-    times = [float(value) for name, value in named if name.startswith(ALARM_TIME.format(""))]
+    prefix = "" if route is None else route + about
+    words = [value for name, value in named if name.startswith(ALARM.format(prefix))]
+    times = [float(value) for name, value in named if name.startswith(ALARM_TIME.format(prefix))]
+    of_route = "" if route is None else f" on the route {route!r}"
     if since == "alarm":
         if times:
             return max(times)
-        what = f"holds no alarm of the artefact {artefact}"
+        what = f"holds no alarm of the artefact {artefact}{of_route}"
         if words:
-            what = f"does not say when the alarm of the artefact {artefact} came"
+            what = f"does not say when the alarm of the artefact {artefact}{of_route} came"
         raise DataError(f"{what}: give --since TIME", path=place)
     if words:
         raise DataError(
-            f"holds an alarm of the artefact {artefact} ({'; '.join(words)}). Audits of before and "
-            "after a change are a sample of neither: give --since-alarm for requests after the "
-            "alarm, --since TIME if you know when it changed, or --all if nothing has changed",
+            f"holds an alarm of the artefact {artefact}{of_route} ({'; '.join(words)}). Audits of "
+            "before and after a change are a sample of neither: give --since-alarm for requests "
+            "after the alarm, --since TIME if you know when it changed, or --all if nothing has "
+            "changed",
             path=place,
         )
     return -1.0

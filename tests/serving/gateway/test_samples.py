@@ -1,6 +1,7 @@
 """What counts as a sample of the traffic: audits that recalibrate, and labels that test."""
 
 import asyncio
+import json
 import sqlite3
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
+from racer_jax.racer.artefact import read
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._batcher import Routed
 from racer_jax.serving.gateway._identifiers import signed
@@ -46,18 +48,20 @@ class State:
         self.enter(artefact)
         self.num = 0
 
-    def enter(self, artefact):
-        work = lambda c: self.monitors.enter(c, "my", artefact, "paper", Reference(["a", "b"]))  # noqa: E731
+    def enter(self, artefact, route="my"):
+        work = lambda c: self.monitors.enter(c, route, artefact, "paper", Reference(["a", "b"]))  # noqa: E731
         self.store.ask(work).result()
 
-    def audit(self, correct=None, question=None, scores=(0.2, 0.5, 0.8), at=100.0, **facts):
+    def audit(
+        self, correct=None, question=None, scores=(0.2, 0.5, 0.8), at=100.0, route="my", **facts
+    ):
         """An audited request; it is labelled where `correct` says who was right."""
         self.num += 1
         name = f"d{self.num}"
         facts = {"alpha": "0.3", "decided": ("large",), "group": "a", **facts}
         number = signed(self.num if question is None else question)
         row = DecisionRow(
-            name, at, "my", facts.pop("artefact", self.artefact), fingerprint=number,
+            name, at, route, facts.pop("artefact", self.artefact), fingerprint=number,
             pool=tuple(MODELS), scores=scores, audited=True, **facts,
         )  # fmt: skip
         self.store.add(row)
@@ -123,7 +127,8 @@ def test_after_an_alarm_somebody_says_which_audits_are_meant(state, racer, artef
     for _ in range(25):
         traffic.audit((1, 0, 0), at=200.0)
     (words,) = traffic.watched.alarms
-    assert "racer-jax recalibrate STATE --artefact FOLDER -o NEW --since-alarm" in words
+    remedy = "racer-jax recalibrate STATE --artefact FOLDER -o NEW --since-alarm --route my"
+    assert remedy in words
     with pytest.raises(DataError, match=r"--since-alarm .*--since TIME .*--all "):
         audited(traffic.path, ARTEFACT, racer)
     num_then = traffic.num - 30
@@ -137,6 +142,57 @@ def test_after_an_alarm_somebody_says_which_audits_are_meant(state, racer, artef
     command = ["recalibrate", str(traffic.path), "--artefact", str(artefacts / "my.racer")]
     assert main([*command, "-o", "no.racer", "--since", "yesterday"]) != 0
     assert "--since must be a time such as" in capsys.readouterr().err
+
+
+def test_routes_that_share_an_artefact_are_taken_together_or_one_of_them(
+    state, artefacts, tmp_path, capsys
+):
+    """An alarm on one route says nothing of the requests of another."""
+    racer = Racer.load(artefacts / "my.racer")
+    artefact = str(read(artefacts / "my.racer")[0]["checksum"])[:12]
+    traffic = state(artefact=artefact)
+    traffic.enter(artefact, "late talks")
+    for i in range(30):
+        traffic.audit((0, 0, 1), group="ab"[i % 2])
+    for i in range(20):
+        traffic.audit((0, 1, 0), route="late talks", group="ab"[i % 2], decided=("medium",))
+    together = audited(traffic.path, artefact, racer)
+    assert (len(together), dict(together.routes)) == (50, {"my": 30, "late talks": 20})
+    (note,) = together.notes()
+    assert note.startswith("50 audits of several routes: 'late talks' (20), 'my' (30).")
+    one = audited(traffic.path, artefact, racer, route="late talks")
+    assert (len(one), one.num_audited, one.notes()) == (20, 20, ())
+    assert one.record.correct.tolist() == [[False, True, False]] * 20
+    for _ in range(25):
+        traffic.audit((1, 0, 0), route="late talks")
+    assert traffic.watched.alarms == []
+    (words,) = traffic.monitors.of("late talks", artefact).alarms
+    assert words.endswith("-o NEW --since-alarm --route 'late talks')")
+    assert len(audited(traffic.path, artefact, racer, route="my")) == 30
+    for route in (None, "late talks"):
+        with pytest.raises(DataError, match="holds an alarm of the artefact"):
+            audited(traffic.path, artefact, racer, route=route)
+    with pytest.raises(DataError, match=r"holds no alarm of the artefact .* on the route 'my'"):
+        audited(traffic.path, artefact, racer, "alarm", "my")
+
+    command = ["recalibrate", traffic.path, "--artefact", artefacts / "my.racer"]
+    command = [*map(str, command), "-o", str(tmp_path / "new.racer"), "--route"]
+    assert main([*command, "my", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["n"], said["routes"]) == (30, {"my": 30})
+    assert "several routes" not in "".join(said["warnings"])
+    assert main([*command, "night", "--overwrite"]) == 1
+    error = capsys.readouterr().err
+    assert "holds no decision of --route 'night' with the artefact" in error
+    assert "its routes are 'late talks' (45), 'my' (30)" in error
+    other = ["recalibrate", str(traffic.path), "--artefact", str(artefacts / "other.racer")]
+    assert main([*other, "-o", str(tmp_path / "new.racer"), "--overwrite", "--since-alarm"]) == 1
+    error = capsys.readouterr().err
+    assert "which --artefact names" in error
+    assert f"its decisions are of '{artefact}' (75)" in error
+    replay = ["replay", str(traffic.path), "--artefact", str(artefacts / "my.racer")]
+    assert main([*replay, "--route", "night"]) == 1
+    assert "holds no decision of --route 'night'" in capsys.readouterr().err
 
 
 def test_times_are_in_utc_or_those_of_a_decision():
