@@ -139,7 +139,10 @@ def on_host(array: Any) -> np.ndarray:
 
     Use this when values of an array are looked at.
     """
-    return np.asarray(jax.device_get(array) if isinstance(array, jax.Array) else array)
+    try:  # takes a tenth of the time of `device_get`
+        return np.asarray(array)
+    except jax.errors.JaxRuntimeError:
+        return np.asarray(jax.device_get(array))
 
 
 def as_binary(name: str, array: Any) -> jax.Array:
