@@ -37,7 +37,8 @@ def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
     """
     if isinstance(threshold, TieBroken):
         return TieBroken(_first(threshold.value), _first(threshold.tie))
-    return _first(threshold)
+    only: jax.Array = _first(threshold)
+    return only
 
 
 # A program of its own takes less time than an index outside of one, and sends no place there.
