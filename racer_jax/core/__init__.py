@@ -28,8 +28,6 @@ if TYPE_CHECKING:
         nonconformity_name,
         null_score,
         register_nonconformity,
-        smooth,
-        tie_break,
     )
     from racer_jax.core.prediction_sets import (
         abstains,
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from racer_jax.core.proportions import clopper_pearson_upper
     from racer_jax.core.risk_levels import budget_of, miss_budget, parse_alphas
     from racer_jax.core.sort_keys import critical_keys, critical_places, entry_keys, ordered_keys
+    from racer_jax.core.tie_breaking import smooth, tie_break
 
 _HOMES = {
     "aggregation": ("majority_vote", "prefix_answers", "voted_right", "weighted_vote"),
@@ -62,13 +61,12 @@ _HOMES = {
         "nonconformity_name",
         "null_score",
         "register_nonconformity",
-        "smooth",
-        "tie_break",
     ),
     "prediction_sets": ("abstains", "avoidably_missed", "misrouted", "prediction_sets", "set_size"),
     "proportions": ("clopper_pearson_upper",),
     "risk_levels": ("budget_of", "miss_budget", "parse_alphas"),
     "sort_keys": ("critical_keys", "critical_places", "entry_keys", "ordered_keys"),
+    "tie_breaking": ("smooth", "tie_break"),
 }
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs=_HOMES)
 

@@ -18,13 +18,13 @@ Every set is a prefix of its query's models in order of nonconformity: `prefix_a
 set in one pass, since a model that joins can only make its own answer win.
 """
 
+from functools import partial
 from math import inf
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import (
@@ -36,12 +36,14 @@ from racer_jax.core.checks import (
     check_tie_break,
     first_bad,
     is_traced,
+    on_device,
+    on_host,
 )
 from racer_jax.core.float_keys import float_keys
-
-NO_ANSWER = -1
-# Binary digits of compared mean router scores: every float32 down to 2**-25 to its last digit.
-_SCORE_DIGITS = 48
+from racer_jax.core.padding import by_rows
+from racer_jax.core.placement import on_any_mesh
+from racer_jax.core.vote_kernels import NO_ANSWER as NO_ANSWER
+from racer_jax.core.vote_kernels import prefixes, right_of, winner_of
 
 
 def answer_codes(answers: Any) -> np.ndarray:
@@ -69,6 +71,7 @@ def answer_codes(answers: Any) -> np.ndarray:
     return codes
 
 
+@on_any_mesh
 def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
     r"""Log-odds log(s / (1 - s)) of scores. Use this when votes shall count by confidence.
 
@@ -91,10 +94,17 @@ def log_odds(scores: ArrayLike, margin: float = 0.005) -> jax.Array:
     check_scores(scores)
     if not 0 < margin < 0.5:
         raise ValueError(f"margin must be in (0, 0.5), got {margin}")
+    odds: jax.Array = by_rows(partial(_log_odds, margin=float(margin)), scores)
+    return odds
+
+
+@partial(jax.jit, static_argnames="margin", inline=True)
+def _log_odds(scores: jax.Array, margin: float) -> jax.Array:
     inside = jnp.clip(scores, margin, 1 - margin)
     return jnp.log(inside) - jnp.log1p(-inside)
 
 
+@on_any_mesh
 def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) -> jax.Array:
     """The real models in order of nonconformity. Use this when their prefixes are voted on.
 
@@ -112,115 +122,26 @@ def model_order(nonconformity: ArrayLike, tie_break: jax.Array | None = None) ->
     >>> model_order(jnp.array([0.5, 0.0, 0.25, 0.1])).tolist()
     [1, 2, 0]
     """
-    nonconformity = jnp.asarray(nonconformity)
+    nonconformity = as_array("nonconformity", nonconformity)
     check_no_nan("nonconformity", nonconformity)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
         raise ValueError(
             f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
         )
+    if tie_break is not None:
+        tie_break = as_array("tie_break", tie_break)
+        check_tie_break(tie_break, nonconformity.shape)
+    order: jax.Array = by_rows(_model_order, nonconformity, tie_break)
+    return order
+
+
+@partial(jax.jit, inline=True)
+def _model_order(nonconformity: jax.Array, tie_break: jax.Array | None) -> jax.Array:
     # Integers, since a sort of floats would take subnormal numbers for zeros.
     real = float_keys(nonconformity[..., :-1])
     if tie_break is None:
         return jnp.argsort(real, axis=-1, stable=True).astype(jnp.int32)
-    check_tie_break(tie_break, nonconformity.shape)
     return jnp.lexsort((tie_break[..., :-1], real), axis=-1).astype(jnp.int32)
-
-
-def _limbs(scores: jax.Array) -> jax.Array:
-    """Scores as fixed-point integers in limbs `[l, m]`, largest first, for `_mean_sign`."""
-    num_models = scores.shape[-1]
-    bits = 30 - 2 * num_models.bit_length()
-    rest, limbs = scores.astype(jnp.float32), []
-    for _ in range(-(-_SCORE_DIGITS // bits)):
-        rest = rest * 2.0**bits
-        whole = jnp.floor(rest)
-        limbs.append(whole.astype(jnp.int32))
-        rest = rest - whole
-    return jnp.stack(limbs)
-
-
-def _mean_sign(limbs: jax.Array, mine: jax.Array, other: jax.Array) -> jax.Array:
-    """Sign of (mean score of the voters `mine` - that of `other`), in integers, not rounded."""
-    bits = 30 - 2 * limbs.shape[-1].bit_length()
-    sum_difference = jnp.where(mine, other.sum(), 0) - jnp.where(other, mine.sum(), 0)
-    difference, rest = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-    # carries run from the last limb to the first; what stays behind them is not negative
-    for limb in limbs[::-1]:
-        difference = (difference >> bits) + jnp.sum(limb * sum_difference)
-        rest = rest | (difference & ((1 << bits) - 1) != 0)
-    return jnp.where(difference != 0, jnp.sign(difference), rest.astype(jnp.int32))
-
-
-def _weight_sign(
-    weights: jax.Array, temperature: jax.Array, mine: jax.Array, other: jax.Array
-) -> jax.Array:
-    """Sign of the difference of the sums of exp(w / T) over the voters `mine` and over `other`."""
-    difference = mine.astype(jnp.int32) - other.astype(jnp.int32)
-    index = jnp.arange(weights.shape[0])
-    equal = weights[:, None] == weights[None, :]
-    first = ~(equal & (index[None, :] < index[:, None])).any(axis=-1)
-    # Votes of equal weight cancel as integers; the first model of each weight stands for them all.
-    counts = jnp.where(first, jnp.sum(jnp.where(equal, difference[None, :], 0), axis=-1), 0)
-    nonzero = counts != 0
-    below = jnp.where(nonzero, jnp.where(nonzero, weights, -jnp.inf).max() - weights, 0.0)
-    # exp(-x) = 1 + expm1(-x): the ones are counted exactly, so a large T leaves the digits to the
-    # small differences.
-    shrink = jnp.where(below == 0, 0.0, jnp.expm1(-below / temperature))
-    counts = counts.astype(jnp.float32)  # of fewer models than 2**24: exact
-    return jnp.sign(counts.sum() + jnp.sum(counts * shrink))
-
-
-def _prefix_winners(
-    order: jax.Array,
-    answers: jax.Array,
-    scores: jax.Array,
-    weights: jax.Array,
-    temperature: jax.Array,
-) -> jax.Array:
-    """Answers of the prefixes of one query, `[m + 1]`."""
-    limbs = _limbs(scores)
-
-    def join(
-        state: tuple[jax.Array, jax.Array], model: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        is_member, winner = state
-        answer = answers[model]
-        is_member = is_member | (jnp.arange(answers.shape[0]) == model)
-        # Only the answer of the model that joins has gained: no other can overtake the winner.
-        mine, other = (
-            is_member & (answers == answer),
-            is_member & (answers == winner) & (winner != NO_ANSWER),
-        )
-        weight, mean = (
-            _weight_sign(weights, temperature, mine, other),
-            _mean_sign(limbs, mine, other),
-        )
-        wins = (weight > 0) | ((weight == 0) & ((mean > 0) | ((mean == 0) & (answer < winner))))
-        winner = jnp.where(wins & (answer != NO_ANSWER), answer, winner)
-        return (is_member, winner), winner
-
-    start = (jnp.zeros(answers.shape, bool), jnp.array(NO_ANSWER, answers.dtype))
-    _, winners = lax.scan(join, start, order)
-    return jnp.concatenate([start[1][None], winners])
-
-
-@jax.jit
-def _prefixes(
-    order: jax.Array,
-    answers: jax.Array,
-    scores: jax.Array,
-    weights: jax.Array,
-    temperature: jax.Array,
-) -> jax.Array:
-    arguments = (order, answers, scores, weights, temperature[..., None])
-    # leading axes in equal number, for strict rank promotion
-    rank = max(argument.ndim for argument in arguments)
-    columns = [
-        jnp.expand_dims(argument, tuple(range(rank - argument.ndim))) for argument in arguments
-    ]
-    over_queries = jnp.vectorize(_prefix_winners, signature="(m),(m),(m),(m),(t)->(k)")
-    winners: jax.Array = over_queries(*columns)
-    return winners
 
 
 def _check_vote(
@@ -238,29 +159,32 @@ def _check_vote(
             f"answers must have shape [..., m] with the m = {num_models} of scores, got "
             f"{answers.shape}"
         )
-    if not is_traced(answers) and (bad := np.asarray(answers) < NO_ANSWER).any():
+    if not is_traced(answers) and (bad := on_host(answers) < NO_ANSWER).any():
         raise ValueError(
-            f"answers must be codes >= 0, or -1 for none, got {np.asarray(answers)[bad][0]}"
+            f"answers must be codes >= 0, or -1 for none, got {on_host(answers)[bad][0]}"
         )
-    weights = jnp.zeros(num_models, jnp.float32) if weights is None else jnp.asarray(weights)
+    weights = on_device(np.zeros(num_models, np.float32) if weights is None else weights)
     check_floating("weights", weights)
     if weights.ndim < 1 or weights.shape[-1] != num_models:
         raise ValueError(
             f"weights must have shape [..., m] with the m = {num_models} of scores, got "
             f"{weights.shape}"
         )
-    if not is_traced(weights) and (bad := ~np.isfinite(np.asarray(weights))).any():
+    if not is_traced(weights) and (bad := ~np.isfinite(on_host(weights))).any():
         raise ValueError(
-            f"weights must be finite, got {np.asarray(weights)[bad][0]} at {first_bad(bad)}"
+            f"weights must be finite, got {on_host(weights)[bad][0]} at {first_bad(bad)}"
         )
-    temperature = jnp.asarray(temperature, jnp.float32)
-    if not is_traced(temperature) and (bad := ~(np.asarray(temperature) > 0)).any():
+    if not isinstance(temperature, jax.Array):
+        temperature = np.asarray(temperature, np.float32)
+    temperature = on_device(temperature).astype(jnp.float32)
+    if not is_traced(temperature) and (bad := ~(on_host(temperature) > 0)).any():
         raise ValueError(
-            f"temperature must be positive (inf is majority), got {np.asarray(temperature)[bad][0]}"
+            f"temperature must be positive (inf is majority), got {on_host(temperature)[bad][0]}"
         )
     return answers.astype(jnp.int32), scores, weights.astype(jnp.float32), temperature
 
 
+@on_any_mesh
 def prefix_answers(
     order: ArrayLike,
     answers: ArrayLike,
@@ -299,7 +223,7 @@ def prefix_answers(
     [-1, 1, 1, 0]
     """
     answers, scores, weights, temperature = _check_vote(answers, scores, weights, temperature)
-    order = jnp.asarray(order)
+    order = as_array("order", order)
     if not jnp.issubdtype(order.dtype, jnp.integer):
         raise TypeError(f"order must hold integers, got dtype {order.dtype}")
     if order.ndim < 1 or order.shape[-1] != scores.shape[-1]:
@@ -308,14 +232,15 @@ def prefix_answers(
             f"{order.shape}"
         )
     if not is_traced(order):
-        bad = np.sort(np.asarray(order), axis=-1) != np.arange(order.shape[-1])
+        bad = np.sort(on_host(order), axis=-1) != np.arange(order.shape[-1])
         if bad.any():
-            row = np.asarray(order)[tuple(np.argwhere(bad)[0][:-1])]
+            row = on_host(order)[tuple(np.argwhere(bad)[0][:-1])]
             raise ValueError(f"order must hold permutations of 0 ... m - 1, got {row.tolist()}")
-    winners: jax.Array = _prefixes(order.astype(jnp.int32), answers, scores, weights, temperature)
+    winners: jax.Array = by_rows(prefixes, order, answers, scores, weights, temperature)
     return winners
 
 
+@on_any_mesh
 def weighted_vote(
     sets: ArrayLike,
     answers: ArrayLike,
@@ -352,6 +277,7 @@ def weighted_vote(
     return _vote(sets, answers, scores, weights, temperature)
 
 
+@on_any_mesh
 def majority_vote(sets: ArrayLike, answers: ArrayLike, scores: ArrayLike) -> jax.Array:
     """Majority vote of the called models; all leading axes broadcast.
 
@@ -396,18 +322,11 @@ def _vote(
             f"{scores.shape}; the "
             f"null model is the last column"
         )
-    shape = jnp.broadcast_shapes(sets.shape[:-1], answers.shape[:-1])
-    is_member = jnp.broadcast_to(sets[..., :-1], (*shape, num_models))
-    answers = jnp.where(is_member, jnp.broadcast_to(answers, (*shape, num_models)), NO_ANSWER)
-    winners: jax.Array = _prefixes(jnp.arange(num_models), answers, scores, weights, temperature)
-    return winners[..., -1]
+    winner: jax.Array = by_rows(winner_of, sets, answers, scores, weights, temperature)
+    return winner
 
 
-@jax.jit
-def _right(answer: jax.Array, answers: jax.Array, correct: jax.Array) -> jax.Array:
-    return (correct & (answers == answer[..., None]) & (answers != NO_ANSWER)).any(axis=-1)
-
-
+@on_any_mesh
 def voted_right(answer: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Whether the voted answer is right: whether a model that is right gave it.
 
@@ -430,11 +349,8 @@ def voted_right(answer: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> ja
     >>> voted_right(table, answers[:, None], correct[:, None]).astype(int).tolist()
     [[0, 1, 1, 0]]
     """
-    answer, answers, correct = (
-        jnp.asarray(answer),
-        jnp.asarray(answers),
-        as_binary("correct", correct),
-    )
+    answer, answers = as_array("voted", answer), as_array("answers", answers)
+    correct = as_binary("correct", correct)
     for name, codes in (("voted", answer), ("answers", answers)):
         if not jnp.issubdtype(codes.dtype, jnp.integer):
             raise TypeError(
@@ -444,7 +360,6 @@ def voted_right(answer: ArrayLike, answers: ArrayLike, correct: ArrayLike) -> ja
         raise ValueError(
             f"answers and correct must both be [..., m], got {answers.shape} and {correct.shape}"
         )
-    shape = jnp.broadcast_shapes(answer.shape, answers.shape[:-1])
-    answers, correct = (jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (answers, correct))
-    right: jax.Array = _right(jnp.broadcast_to(answer, shape), answers, correct)
+    jnp.broadcast_shapes(answer.shape, answers.shape[:-1])
+    right: jax.Array = by_rows(right_of, answers, correct, vectors=(answer,))
     return right

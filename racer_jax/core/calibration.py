@@ -21,6 +21,8 @@ from racer_jax.core.checks import (
     check_tie_break,
     is_traced,
     nan_as_inf,
+    on_device,
+    on_host,
     rows_of_labels,
 )
 from racer_jax.core.float_keys import common_dtype, float_keys
@@ -28,6 +30,7 @@ from racer_jax.core.miss_ranks import ranks
 from racer_jax.core.nonconformity import TieBroken, augmented_truth, value_and_tie
 from racer_jax.core.order_statistics import select, select_sorted
 from racer_jax.core.padding import can_pad, first_rows, padded
+from racer_jax.core.placement import on_any_mesh
 from racer_jax.core.risk_levels import Alpha
 from racer_jax.core.threshold_parts import checked_rows, first_threshold, without_gradient
 
@@ -49,6 +52,7 @@ def critical_scores(
 ) -> TieBroken: ...
 
 
+@on_any_mesh
 def critical_scores(
     nonconformity: ArrayLike, correct: ArrayLike, tie_break: jax.Array | None = None
 ) -> jax.Array | TieBroken:
@@ -139,6 +143,7 @@ def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
 
 
 @jax.jit
+@on_any_mesh
 def threshold_at_rank(
     critical_scores: jax.Array,
     rank: jax.Array,
@@ -222,6 +227,7 @@ def calibrate(
 ) -> TieBroken: ...
 
 
+@on_any_mesh
 def calibrate(
     critical_scores: ArrayLike | TieBroken,
     alpha: Alpha,
@@ -317,6 +323,7 @@ def threshold_at_budget(
 ) -> TieBroken: ...
 
 
+@on_any_mesh
 def threshold_at_budget(
     critical_scores: ArrayLike | TieBroken,
     budget: ArrayLike,
@@ -365,8 +372,8 @@ def threshold_at_budget(
         misses = jnp.atleast_1d(jnp.clip(budgets, -1, size)).astype(jnp.int32)
         rank = jnp.asarray(num, jnp.int32)[..., None] - misses
     else:
-        levels = np.atleast_1d(np.clip(np.asarray(budgets), -1, size))
-        rank = jnp.asarray((np.asarray(num)[..., None] - levels).astype(np.int32))
+        levels = np.atleast_1d(np.clip(on_host(budgets), -1, size))
+        rank = on_device((on_host(num)[..., None] - levels).astype(np.int32))
     threshold = _padded_threshold(value, rank, mask, tie_break)
     return first_threshold(threshold) if scalar else threshold
 

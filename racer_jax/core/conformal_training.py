@@ -11,6 +11,7 @@ slope, sigma'_i / sum sigma'. It promises nothing: train with it, then calibrate
 `calibrate`.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,18 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_array, as_binary, check_no_nan, first_bad, is_traced
+from racer_jax.core.checks import (
+    as_array,
+    as_binary,
+    check_no_nan,
+    first_bad,
+    is_traced,
+    on_device,
+    on_host,
+)
+from racer_jax.core.float_keys import common_dtype
+from racer_jax.core.padding import by_rows, can_pad, padded
+from racer_jax.core.placement import on_any_mesh
 
 _STEPS = 60
 
@@ -59,6 +71,7 @@ def _root_jvp(primals: Any, tangents: Any) -> Any:
     return threshold, (share * tangents[0]).sum(axis=-1)
 
 
+@on_any_mesh
 def soft_threshold(
     critical_scores: ArrayLike, alpha: float, temperature: float, mask: ArrayLike | None = None
 ) -> jax.Array:
@@ -97,34 +110,53 @@ def soft_threshold(
     check_no_nan("critical_scores", critical)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    rows = jnp.ones(critical.shape[-1], bool) if mask is None else as_binary("mask", mask)
-    rows = jnp.broadcast_to(rows, critical.shape)
+    whole = np.ones(critical.shape[-1], bool)
+    rows = on_device(whole) if mask is None else as_binary("mask", mask)
     _check_scores_that_count(critical, rows)
-    num = rows.sum(axis=-1)
     if not is_traced(alpha, rows):
-        least = int(num.min())
+        least = int(on_host(rows).sum(axis=-1).min())
         if not 0 < alpha < 1 or alpha * (least + 1) < 1:
             raise ValueError(
                 f"alpha must be in (0, 1) and at least 1 / (n + 1) = {1 / (least + 1):.4g}, got "
                 f"{alpha}"
             )
-    budget = (alpha * (num + 1) - 0.5).astype(critical.dtype)
+    levels = (_as_dtype(alpha, jnp.float32), _as_dtype(temperature, critical.dtype))
+    if can_pad(critical, rows, *levels):
+        critical, rows = padded(critical, -1, 0), padded(rows, -1, False)
+    threshold: jax.Array = _soft_threshold(critical, rows, *levels)
+    return threshold
+
+
+def _as_dtype(number: Any, dtype: Any) -> jax.Array:
+    """A number of Python's as an array; arrays stay what they are."""
+    return number if isinstance(number, jax.Array) else on_device(np.asarray(number, dtype))
+
+
+@partial(jax.jit, inline=True)
+def _soft_threshold(
+    critical: jax.Array, rows: jax.Array, alpha: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    rows = jnp.broadcast_to(rows, critical.shape)
+    dtype = common_dtype(critical.dtype, jnp.float32)
+    num = rows.sum(axis=-1, dtype=jnp.int32)
+    budget = alpha.astype(dtype) * (num + 1).astype(dtype) - 0.5
     # What does not count may be infinite, which no sum may see.
-    return _root(jnp.where(rows, critical, 0), budget, temperature, rows)
+    return _root(jnp.where(rows, critical, 0), budget.astype(critical.dtype), temperature, rows)
 
 
 def _check_scores_that_count(critical: jax.Array, rows: jax.Array) -> None:
     """Refuses infinite scores of rows that count, where there are values to look at."""
     if is_traced(critical, rows):
         return
-    values = np.asarray(critical, np.float64)
-    if (bad := np.asarray(rows) & ~np.isfinite(values)).any():
+    values = on_host(critical).astype(np.float64, copy=False)
+    if (bad := on_host(rows) & ~np.isfinite(values)).any():
         raise ValueError(
             f"critical_scores must be finite, got {values[bad][0]} at {first_bad(bad)}; leave such "
             "rows out with mask"
         )
 
 
+@on_any_mesh
 def soft_set_size(nonconformity: ArrayLike, threshold: ArrayLike, temperature: float) -> jax.Array:
     r"""A differentiable number of models called: sum_m sigmoid((lambda - E(x, m)) / T).
 
@@ -150,4 +182,11 @@ def soft_set_size(nonconformity: ArrayLike, threshold: ArrayLike, temperature: f
     check_no_nan("nonconformity", entries)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+    numbers = (_as_dtype(threshold, entries.dtype), _as_dtype(temperature, entries.dtype))
+    size: jax.Array = by_rows(_soft_set_size, entries, *numbers)
+    return size
+
+
+@partial(jax.jit, inline=True)
+def _soft_set_size(entries: jax.Array, threshold: jax.Array, temperature: jax.Array) -> jax.Array:
     return jax.nn.sigmoid((threshold - entries[..., :-1]) / temperature).sum(axis=-1)

@@ -23,13 +23,14 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import is_traced
+from racer_jax.core.checks import is_traced, on_device, on_host
 from racer_jax.core.float_keys import common_dtype, float_keys, from_integers, without_sign_of_zero
 from racer_jax.core.losses import TICKS, SetLoss
 from racer_jax.core.miss_ranks import farey_floor, rounded_down
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.order_statistics import varying_like
 from racer_jax.core.padding import can_pad, padded
+from racer_jax.core.placement import on_any_mesh
 from racer_jax.core.risk_levels import Alpha, exact_shares
 from racer_jax.core.threshold_parts import checked_rows, first_threshold, without_gradient
 
@@ -172,8 +173,8 @@ def pair_of_ticks(ticks: np.ndarray) -> Pair:
     """
     ticks = np.maximum(ticks, -1)
     return (
-        jnp.asarray((ticks // 2**16).astype(np.int32)),
-        jnp.asarray((ticks % 2**16).astype(np.int32)),
+        on_device((ticks // 2**16).astype(np.int32)),
+        on_device((ticks % 2**16).astype(np.int32)),
     )
 
 
@@ -204,7 +205,7 @@ def _counted_budget(shares: list[Fraction], num: jax.Array) -> Pair:
 def divided(
     left: jax.Array,
     right: jax.Array,
-    divisor: np.ndarray,
+    divisor: np.ndarray | jax.Array,
     bits: int,
     remainder: jax.Array | None = None,
 ) -> Pair:
@@ -259,9 +260,10 @@ def loss_budget(
     shares, scalar = exact_shares(alpha, bound)
     if isinstance(num, jax.Array) and is_traced(num):
         return _counted_budget(shares, num), scalar
-    return _known_budget(shares, np.asarray(num)), scalar
+    return _known_budget(shares, on_host(num)), scalar
 
 
+@on_any_mesh
 def threshold_at_loss(
     loss: SetLoss, budget: Pair, mask: jax.Array | None = None
 ) -> jax.Array | TieBroken:
@@ -292,6 +294,7 @@ def threshold_at_loss(
     return value if second is None else TieBroken(value, second)
 
 
+@on_any_mesh
 def calibrate_loss(
     loss: SetLoss, alpha: Alpha, mask: ArrayLike | None = None
 ) -> jax.Array | TieBroken:

@@ -20,7 +20,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import (
@@ -31,12 +30,26 @@ from racer_jax.core.checks import (
     first_bad,
     is_traced,
     nan_as_inf,
+    on_device,
+    on_host,
 )
-from racer_jax.core.float_keys import common_dtype, float_keys
+from racer_jax.core.loss_steps import TICKS as TICKS
+from racer_jax.core.loss_steps import (
+    falls,
+    full_of,
+    grade_steps,
+    in_order,
+    in_units_of,
+    lost_at,
+    lost_at_one,
+    sets_by_size,
+    weighted_steps,
+)
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.padding import by_rows, can_pad, placed_like
+from racer_jax.core.placement import on_any_mesh
 from racer_jax.core.risk_levels import exact_number
 
-TICKS = 5_040_000
 Against = Literal["perfect", "pool"]
 AGAINST: tuple[str, ...] = get_args(Against)
 LossFunction: TypeAlias = Callable[[jax.Array], ArrayLike]
@@ -82,22 +95,18 @@ class SetLoss:
     @property
     def full(self) -> jax.Array:
         """Loss of the set of every model, float32 `[..., n]`: no threshold brings it lower."""
-        lost = jnp.where(self.step < jnp.inf, self.drop, 0).sum(axis=-1, dtype=jnp.int32)
-        return self.in_units(self.start - lost)
+        return _full(self)
 
     @property
     def largest_drop(self) -> jax.Array:
         """The largest drop at one step, float32 `[]`: what the lower bound of the mean knows."""
+        if can_pad(self.drop):
+            return self.in_units(placed_like(on_host(self.drop).max(), self.drop))
         return self.in_units(self.drop.max())
 
     def in_units(self, ticks: jax.Array) -> jax.Array:
         """Ticks as a loss, float32. Use this when ticks are shown to people."""
-        # By one number the compiler would multiply with its inverse, and half of all ticks would
-        # not be a half: it must not see that the divisors are equal.
-        per_unit = lax.optimization_barrier(
-            jnp.full(ticks.shape, float(TICKS / self.bound), jnp.float32)
-        )
-        loss: jax.Array = ticks.astype(jnp.float32) / per_unit
+        loss: jax.Array = in_units_of(ticks, self.bound)
         return loss
 
     def rows(self, index: Any) -> "SetLoss":
@@ -105,14 +114,22 @@ class SetLoss:
 
         Use this when a pool of `[n]` queries is split into parts.
         """
+        if can_pad(index, *jax.tree.leaves(self)):  # on the host, where nothing is compiled
+            index = on_host(index) if isinstance(index, jax.Array) else index
+            here: SetLoss = jax.tree.map(
+                lambda array: placed_like(on_host(array)[index], array), self
+            )
+            return here
         part: SetLoss = jax.tree.map(lambda array: array[index], self)
         return part
 
 
-def _ticks(values: jax.Array, bound: Fraction) -> jax.Array:
-    """Numbers in [0, bound] as whole ticks, int32, to the nearest; a NaN is the bound."""
-    ticks = jnp.rint(values.astype(jnp.float32) * np.float32(float(TICKS / bound)))
-    return jnp.where(jnp.isnan(ticks), np.float32(TICKS), ticks).astype(jnp.int32)
+@on_any_mesh
+def _full(loss: SetLoss) -> jax.Array:
+    """The loss of the set of every model."""
+    function = partial(full_of, bound=loss.bound)
+    least: jax.Array = by_rows(function, loss.step, loss.drop, vectors=(loss.start,))
+    return least
 
 
 def _check_range(name: str, values: jax.Array, bound: Fraction) -> None:
@@ -120,7 +137,7 @@ def _check_range(name: str, values: jax.Array, bound: Fraction) -> None:
     check_no_nan(name, values)
     if is_traced(values):
         return
-    known = np.asarray(values, np.float64)
+    known = on_host(values).astype(np.float64, copy=False)
     if (bad := (known < 0) | (known > float(bound) * (1 + 1e-6))).any():
         raise ValueError(
             f"{name} must be in [0, {bound}], got {known[bad][0]:g} at {first_bad(bad)}"
@@ -130,7 +147,7 @@ def _check_range(name: str, values: jax.Array, bound: Fraction) -> None:
 def _as_floats(name: str, array: Any) -> jax.Array:
     """An array as floats: 0/1 labels are losses too."""
     check_native(name, array)
-    values = array if isinstance(array, jax.Array) else jnp.asarray(np.asarray(array))
+    values = array if isinstance(array, jax.Array) else on_device(np.asarray(array))
     whole = values.dtype == bool or jnp.issubdtype(values.dtype, jnp.integer)
     return values.astype(jnp.float32) if whole else values
 
@@ -153,36 +170,7 @@ def _entries(
     return entries, tie_break
 
 
-@jax.jit
-def _in_order(
-    entries: jax.Array, tie: jax.Array | None
-) -> tuple[jax.Array, jax.Array | None, jax.Array]:
-    """Each query's entries in the order in which they enter the set, and their columns."""
-    column = jnp.broadcast_to(jnp.arange(entries.shape[-1], dtype=jnp.int32), entries.shape)
-    keys = [float_keys(entries), *([] if tie is None else [tie]), column]
-    order = lax.sort(keys, dimension=-1, num_keys=len(keys))[-1]
-    in_order = jnp.take_along_axis(entries, order, axis=-1)
-    return in_order, None if tie is None else jnp.take_along_axis(tie, order, axis=-1), order
-
-
-@partial(jax.jit, static_argnames="bound")
-def _grade_steps(
-    entries: jax.Array,
-    tie: jax.Array | None,
-    grades: jax.Array,
-    goal: jax.Array,
-    bound: Fraction,
-) -> tuple[jax.Array, ...]:
-    """Start, steps, drops, models (and ties) of `goal` minus the best grade so far."""
-    step, second, order = _in_order(entries, tie)
-    best = lax.cummax(
-        jnp.take_along_axis(_ticks(grades, bound), order, axis=-1), axis=grades.ndim - 1
-    )
-    drop = jnp.diff(best, axis=-1, prepend=0)
-    parts = (_ticks(goal, bound), step, drop, order)
-    return parts if second is None else (*parts, second)
-
-
+@on_any_mesh
 def grade_loss(
     nonconformity: ArrayLike,
     grades: ArrayLike,
@@ -234,15 +222,12 @@ def grade_loss(
         is_graded = ~jnp.isnan(values).any(axis=-1, keepdims=True)
         values = jnp.where(is_graded, values, 0)
         entries = jnp.where(is_graded, entries, jnp.inf)
-    top = np.float32(float(bound))
-    nothing = ~(values > 0).any(axis=-1, keepdims=True)
-    null = jnp.where(nothing, top, np.float32(0)).astype(values.dtype)
-    augmented = jnp.concatenate([values, null], axis=-1)
-    goal = augmented.max(axis=-1) if against == "pool" else jnp.full(values.shape[:-1], top)
-    start, step, drop, model, *second = _grade_steps(entries, tie, augmented, goal, bound)
+    function = partial(grade_steps, bound=bound, against=against)
+    start, step, drop, model, *second = by_rows(function, entries, tie, values)
     return SetLoss(start, step, drop, model, second[0] if second else None, bound)
 
 
+@on_any_mesh
 def set_loss(
     loss: LossFunction,
     nonconformity: ArrayLike,
@@ -284,10 +269,11 @@ def set_loss(
             "use jax.vmap"
         )
     limit = exact_number("bound", bound)
-    step, second, order = _in_order(entries, tie)
-    place = jnp.argsort(order, axis=-1)
-    sizes = jnp.arange(entries.shape[-1] + 1)[:, None, None]
-    sets = (place[None] < sizes) & (entries < jnp.inf)[None]
+    step, second, order = by_rows(in_order, entries, tie)
+    if can_pad(entries, order):  # on the host, where nothing is compiled
+        sets = placed_like(sets_by_size(np, on_host(entries), on_host(order)), entries)
+    else:
+        sets = sets_by_size(jnp, entries, order)
     values = _as_floats("loss", loss(sets))
     if values.shape != sets.shape[:-1]:
         raise ValueError(
@@ -295,17 +281,18 @@ def set_loss(
             f"{list(values.shape)}"
         )
     _check_range("loss", values, limit)
-    ticks = _ticks(values, limit).T
-    drop = -jnp.diff(ticks, axis=-1)
-    if not is_traced(drop) and (bad := np.asarray(drop) < 0).any():
+    of_each = placed_like(on_host(values).T, values) if can_pad(values) else values.T
+    start, drop = by_rows(partial(falls, bound=limit), of_each)
+    if not is_traced(drop) and (bad := on_host(drop) < 0).any():
         row, size = (int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"loss must not grow with the set, got {float(values[size, row]):g} for {size} and "
             f"{float(values[size + 1, row]):g} for {size + 1} models of query {row}"
         )
-    return SetLoss(ticks[:, 0], step, drop, order, second, limit)
+    return SetLoss(start, step, drop, order, second, limit)
 
 
+@on_any_mesh
 def weighted_loss(loss: SetLoss, weights: ArrayLike, most: float | str) -> SetLoss:
     """The loss of each query times its weight, such as what a wrong answer to it costs.
 
@@ -336,28 +323,12 @@ def weighted_loss(loss: SetLoss, weights: ArrayLike, most: float | str) -> SetLo
         raise ValueError(
             f"weights must have the shape of the queries {loss.start.shape}, got {values.shape}"
         )
-    share = _ticks(values, limit)
-    # The loss after each step, so that its rounding is that of one number and not of a sum.
-    after = loss.start[..., None] - jnp.cumsum(loss.drop, axis=-1)
-    ticks = _product(jnp.concatenate([loss.start[..., None], after], axis=-1), share[..., None])
-    drop = -jnp.diff(ticks, axis=-1)
-    return replace(loss, start=ticks[..., 0], drop=drop, bound=limit * loss.bound)
+    function = partial(weighted_steps, most=limit)
+    start, drop = by_rows(function, loss.drop, vectors=(loss.start, values))
+    return replace(loss, start=start, drop=drop, bound=limit * loss.bound)
 
 
-def _product(left: jax.Array, right: jax.Array) -> jax.Array:
-    """The product left * right / TICKS to the nearest, in 32 bits: long multiplication.
-
-    The right factor is read bit by bit from its highest; what is carried is (quotient, remainder).
-    """
-    left, right = jnp.broadcast_arrays(left, right)
-    quotient, remainder = jnp.zeros_like(left), jnp.zeros_like(left)
-    for shift in range(TICKS.bit_length() - 1, -1, -1):
-        remainder = 2 * remainder + ((right >> shift) & 1) * left
-        quotient = 2 * quotient + remainder // TICKS
-        remainder = remainder % TICKS
-    return quotient + (2 * remainder >= TICKS)
-
-
+@on_any_mesh
 def loss_at(loss: SetLoss, threshold: ArrayLike | TieBroken) -> jax.Array:
     """The loss of each query at a threshold.
 
@@ -378,21 +349,14 @@ def loss_at(loss: SetLoss, threshold: ArrayLike | TieBroken) -> jax.Array:
         raise ValueError(
             "threshold and loss go together: both with a tie-break, or both without one"
         )
-    value, tie = threshold if isinstance(threshold, TieBroken) else (threshold, None)
-
-    def beside(limit: ArrayLike) -> jax.Array:
-        """The threshold of each query, beside its steps."""
-        return jnp.broadcast_to(jnp.asarray(limit), loss.start.shape)[..., None]
-
-    limit = beside(value)
-    dtype = common_dtype(loss.step.dtype, limit.dtype)
-    key, last = jnp.broadcast_arrays(
-        float_keys(loss.step.astype(dtype)), float_keys(limit.astype(dtype))
-    )
-    inside = key <= last
-    if tie is not None and loss.tie is not None:
-        second, last_second = jnp.broadcast_arrays(loss.tie, beside(tie))
-        inside = (key < last) | ((key == last) & (second <= last_second))
-    inside = (inside | (loss.step == -jnp.inf)) & (loss.step < jnp.inf)
-    lost = jnp.where(inside, loss.drop, 0).sum(axis=-1, dtype=jnp.int32)
-    return loss.in_units(loss.start - lost)
+    pair = threshold if isinstance(threshold, TieBroken) else (threshold,)
+    limits = tuple(on_device(part) for part in pair)
+    function = partial(lost_at, bound=loss.bound)
+    vectors: tuple[jax.Array, ...] = (loss.start,)
+    shared: tuple[jax.Array, ...] = ()
+    if limits[0].ndim == 1:  # one for each query
+        vectors += limits
+    else:
+        function, shared = partial(lost_at_one, bound=loss.bound), limits
+    lost: jax.Array = by_rows(function, loss.step, loss.drop, loss.tie, *shared, vectors=vectors)
+    return lost

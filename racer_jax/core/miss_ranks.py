@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from racer_jax.core.checks import is_traced
+from racer_jax.core.checks import is_traced, on_device, on_host
 from racer_jax.core.order_statistics import varying_like
 from racer_jax.core.risk_levels import Alpha, exact_alphas
 
@@ -109,8 +109,8 @@ def ranks(alpha: Alpha, num: int | np.ndarray | jax.Array, limit: int) -> tuple[
     if isinstance(num, jax.Array) and is_traced(num):
         return num[..., None] - (_floor_multiples(fractions, num + 1, limit + 1) - 1), scalar
     # Python's own integers on the host: exact for any decimal and any n.
-    counts = np.asarray(num, dtype=object)
+    counts = on_host(num).astype(object)
     budgets = [(counts + 1) * f.numerator // f.denominator - 1 for f in fractions]
-    return jnp.asarray(
+    return on_device(
         np.stack([counts - budget for budget in budgets], axis=-1).astype(np.int32)
     ), scalar

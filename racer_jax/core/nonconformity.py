@@ -14,6 +14,7 @@ Null modes, an explicit choice since sizes are only comparable within one mode:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -29,7 +30,10 @@ from racer_jax.core.checks import (
     check_tie_break,
     nan_as_inf,
 )
-from racer_jax.core.keys import check_key
+from racer_jax.core.padding import by_rows
+from racer_jax.core.placement import on_any_mesh
+from racer_jax.core.tie_breaking import smooth as smooth
+from racer_jax.core.tie_breaking import tie_break as tie_break
 
 NullMode = Literal["paper", "free", "never"]
 NULL_MODES: tuple[str, ...] = get_args(NullMode)
@@ -83,6 +87,7 @@ def check_null(null: str) -> None:
         raise ValueError(f"null must be one of {NULL_MODES}, got {null!r}")
 
 
+@on_any_mesh
 def null_score(scores: ArrayLike) -> jax.Array:
     r"""Score of the null model, g(x) = 1 - max_m s(x, m).
 
@@ -105,9 +110,26 @@ def null_score(scores: ArrayLike) -> jax.Array:
     >>> float(null_score(jnp.array([0.25, 0.75])))
     0.25
     """
+    return _of_each(_null_score, _checked_scores(scores, "paper"))
+
+
+@partial(jax.jit, inline=True)
+def _null_score(scores: jax.Array) -> jax.Array:
+    return 1 - scores.max(axis=-1)
+
+
+def _checked_scores(scores: ArrayLike, null: str) -> jax.Array:
+    """Scores of routers, and the null mode, checked."""
+    check_null(null)
     scores = as_array("scores", scores)
     check_scores(scores)
-    return 1 - scores.max(axis=-1)
+    return scores
+
+
+def _of_each(kernel: Callable[..., jax.Array], array: jax.Array, **options: str) -> jax.Array:
+    """What a kernel makes of each query."""
+    result: jax.Array = by_rows(partial(kernel, **options), array)
+    return result
 
 
 def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
@@ -130,6 +152,7 @@ def null_nonconformity(largest: jax.Array, null: str) -> jax.Array:
     return jnp.full_like(largest, -jnp.inf if null == "free" else jnp.inf)
 
 
+@on_any_mesh
 def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     r"""Augmented scores s~(x, .): the router's, and the null model's as the last column (Eq. 3).
 
@@ -152,9 +175,11 @@ def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     >>> augment(jnp.array([0.25, 0.75])).tolist()
     [0.25, 0.75, 0.25]
     """
-    check_null(null)
-    scores = as_array("scores", scores)
-    check_scores(scores)
+    return _of_each(_augment, _checked_scores(scores, null), null=null)
+
+
+@partial(jax.jit, static_argnames="null", inline=True)
+def _augment(scores: jax.Array, null: str) -> jax.Array:
     if null == "paper":
         g = 1 - scores.max(axis=-1, keepdims=True)
     else:
@@ -162,6 +187,7 @@ def augment(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     return jnp.concatenate([scores, g], axis=-1)
 
 
+@on_any_mesh
 def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     r"""Router score gap, the nonconformity of RACER-G: E(x, m) = max_m' s~(x, m') - s~(x, m).
 
@@ -189,11 +215,18 @@ def gap(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     >>> gap(jnp.array([0.25, 0.75])).tolist()
     [0.5, 0.0, 0.5]
     """
-    all_scores = augment(scores, null)
+    return _of_each(_gap, _checked_scores(scores, null), null=null)
+
+
+@partial(jax.jit, static_argnames="null", inline=True)
+def _gap(scores: jax.Array, null: str) -> jax.Array:
+    all_scores = _augment(scores, null)
     competing = all_scores if null == "paper" else all_scores[..., :-1]
-    return competing.max(axis=-1, keepdims=True) - all_scores
+    below_best: jax.Array = competing.max(axis=-1, keepdims=True) - all_scores
+    return below_best
 
 
+@on_any_mesh
 def inverse_probability(scores: ArrayLike, null: NullMode = "paper") -> jax.Array:
     r"""Inverse probability, the nonconformity of RACER-P: E(x, m) = 1 - s~(x, m).
 
@@ -218,9 +251,16 @@ def inverse_probability(scores: ArrayLike, null: NullMode = "paper") -> jax.Arra
     >>> inverse_probability(jnp.array([0.25, 0.75])).tolist()
     [0.75, 0.25, 0.75]
     """
-    return 1 - augment(scores, null)
+    return _of_each(_inverse_probability, _checked_scores(scores, null), null=null)
 
 
+@partial(jax.jit, static_argnames="null", inline=True)
+def _inverse_probability(scores: jax.Array, null: str) -> jax.Array:
+    inverse: jax.Array = 1 - _augment(scores, null)
+    return inverse
+
+
+@on_any_mesh
 def augmented_truth(correct: ArrayLike) -> jax.Array:
     r"""The augmented truth set Y~(x).
 
@@ -247,58 +287,12 @@ def augmented_truth(correct: ArrayLike) -> jax.Array:
         raise ValueError(
             f"correct must have shape [..., m] with at least one model, got {correct.shape}"
         )
+    return _of_each(_augmented_truth, correct)
+
+
+@partial(jax.jit, inline=True)
+def _augmented_truth(correct: jax.Array) -> jax.Array:
     return jnp.concatenate([correct, ~correct.any(axis=-1, keepdims=True)], axis=-1)
-
-
-def tie_break(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Random second keys that break ties exactly: pairs (E, U) are compared lexicographically.
-
-    Adding a small float to E does not break ties in float32: near 1 its spacing is 6e-8, so eps =
-    1e-6 leaves some 16 levels. A second key keeps every bit of E. Draw it once for the whole pool,
-    before any split.
-
-    Args:
-      key: A typed PRNG key.
-      shape: Shape of the nonconformity, `[..., m + 1]`.
-
-    Returns:
-      uint32 of that shape, independent and uniform over all 2**32 values.
-
-    Use this when many scores are equal and the risk should be exactly floor(alpha (n + 1)) / (n +
-    1); `smooth`, the paper's way, leaves most ties in float32.
-    """
-    check_key(key)
-    return jax.random.bits(key, shape, jnp.uint32)
-
-
-def smooth(key: jax.Array, nonconformity: ArrayLike, eps: float = 1e-6) -> jax.Array:
-    """The paper's randomized smoothing, E + eps * U with U ~ Uniform(0, 1).
-
-    Kept for comparison: in float32 it leaves most ties in place. Prefer `tie_break`.
-
-    Args:
-      key: A typed PRNG key.
-      nonconformity: E(x, m), floating, `[..., m + 1]`.
-      eps: Scale of the noise, positive and finite.
-
-    Returns:
-      Smoothed nonconformity, same shape and dtype.
-
-    Raises:
-      TypeError: If `nonconformity` is not floating.
-      ValueError: If `eps` is not positive and finite.
-
-    References:
-      Appendix B of the paper, "Non-conformity scores".
-
-    Use this when you reproduce the paper's own way of breaking ties.
-    """
-    check_key(key)
-    nonconformity = as_array("nonconformity", nonconformity)
-    check_no_nan("nonconformity", nonconformity)
-    if not 0 < eps < float("inf"):
-        raise ValueError(f"eps must be positive and finite, got {eps}")
-    return nonconformity + eps * jax.random.uniform(key, nonconformity.shape, nonconformity.dtype)
 
 
 # --- the scores by name ---------------------------------------------------------------------------

@@ -4,8 +4,11 @@ Every set is a prefix of the query's models in order of nonconformity: nested, g
 threshold.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.checks import (
@@ -14,12 +17,15 @@ from racer_jax.core.checks import (
     check_no_nan,
     check_tie_break,
     nan_as_inf,
+    on_device,
 )
 from racer_jax.core.float_keys import common_dtype, float_keys
 from racer_jax.core.nonconformity import TieBroken, augmented_truth
-from racer_jax.core.padding import can_pad, first_rows, padded
+from racer_jax.core.padding import by_rows, can_pad, first_rows, padded
+from racer_jax.core.placement import on_any_mesh
 
 
+@on_any_mesh
 def prediction_sets(
     nonconformity: ArrayLike, threshold: ArrayLike | TieBroken, tie_break: jax.Array | None = None
 ) -> jax.Array:
@@ -68,7 +74,7 @@ def prediction_sets(
             "tie_break needs a threshold calibrated with one"
         )
     if isinstance(threshold, float):  # in the precision of what it is compared with
-        threshold = jnp.asarray(threshold, nonconformity.dtype)
+        threshold = on_device(np.asarray(threshold, nonconformity.dtype))
     value, tie = (
         threshold if isinstance(threshold, TieBroken) else (as_array("threshold", threshold), None)
     )
@@ -132,6 +138,7 @@ def _check_sets(sets: ArrayLike) -> jax.Array:
     return sets
 
 
+@on_any_mesh
 def set_size(sets: ArrayLike) -> jax.Array:
     """Number of models called, |C(x) minus m0|; the null model is never counted.
 
@@ -150,9 +157,16 @@ def set_size(sets: ArrayLike) -> jax.Array:
     >>> set_size(jnp.array([[True, True, True], [False, False, True]])).tolist()
     [2, 0]
     """
-    return _check_sets(sets)[..., :-1].sum(axis=-1, dtype=jnp.int32)
+    sizes: jax.Array = by_rows(_set_size, _check_sets(sets))
+    return sizes
 
 
+@partial(jax.jit, inline=True)
+def _set_size(sets: jax.Array) -> jax.Array:
+    return sets[..., :-1].sum(axis=-1, dtype=jnp.int32)
+
+
+@on_any_mesh
 def abstains(sets: ArrayLike) -> jax.Array:
     """Whether no real model is called: the set is empty or holds the null model alone.
 
@@ -172,11 +186,17 @@ def abstains(sets: ArrayLike) -> jax.Array:
     >>> abstains(jnp.array([[True, True, True], [False, False, True]])).tolist()
     [False, True]
     """
-    return ~_check_sets(sets)[..., :-1].any(axis=-1)
+    is_empty: jax.Array = by_rows(_abstains, _check_sets(sets))
+    return is_empty
+
+
+@partial(jax.jit, inline=True)
+def _abstains(sets: jax.Array) -> jax.Array:
+    return ~sets[..., :-1].any(axis=-1)
 
 
 def _check_pair(sets: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Sets and the models that are right `[..., m]`, with their leading axes broadcast."""
+    """Sets and the models that are right `[..., m]`, whose leading axes can be broadcast."""
     sets, correct = _check_sets(sets), as_binary("correct", correct)
     if correct.ndim < 1 or correct.shape[-1] != sets.shape[-1] - 1:
         raise ValueError(
@@ -184,17 +204,24 @@ def _check_pair(sets: ArrayLike, correct: ArrayLike) -> tuple[jax.Array, jax.Arr
             f"and {sets.shape}"
         )
     try:
-        batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
+        jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
     except ValueError:
         raise ValueError(
             f"sets and correct must have leading axes that broadcast, got shapes {sets.shape} and "
             f"{correct.shape}"
         ) from None
+    return sets, correct
+
+
+def _with_equal_axes(sets: jax.Array, correct: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sets and the models that are right, with their leading axes broadcast."""
+    batch = jnp.broadcast_shapes(sets.shape[:-1], correct.shape[:-1])
     return jnp.broadcast_to(sets, (*batch, sets.shape[-1])), jnp.broadcast_to(
         correct, (*batch, correct.shape[-1])
     )
 
 
+@on_any_mesh
 def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     r"""Misrouting loss: whether C(x) holds no model of the augmented truth set.
 
@@ -222,10 +249,17 @@ def misrouted(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     >>> misrouted(sets, jnp.array([[0, 1], [0, 1]])).tolist()
     [True, False]
     """
-    sets, correct = _check_pair(sets, correct)
+    is_miss: jax.Array = by_rows(_misrouted, *_check_pair(sets, correct))
+    return is_miss
+
+
+@partial(jax.jit, inline=True)
+def _misrouted(sets: jax.Array, correct: jax.Array) -> jax.Array:
+    sets, correct = _with_equal_axes(sets, correct)
     return ~(sets & augmented_truth(correct)).any(axis=-1)
 
 
+@on_any_mesh
 def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     """Whether some model could answer and none that can was called.
 
@@ -248,5 +282,11 @@ def avoidably_missed(sets: ArrayLike, correct: ArrayLike) -> jax.Array:
     Use this when you want only the misses that calling more models would have avoided, or compare
     sets of different null modes; `misrouted` is the loss that `calibrate` bounds.
     """
-    sets, correct = _check_pair(sets, correct)
+    is_miss: jax.Array = by_rows(_avoidably_missed, *_check_pair(sets, correct))
+    return is_miss
+
+
+@partial(jax.jit, inline=True)
+def _avoidably_missed(sets: jax.Array, correct: jax.Array) -> jax.Array:
+    sets, correct = _with_equal_axes(sets, correct)
     return correct.any(axis=-1) & ~(sets[..., :-1] & correct).any(axis=-1)

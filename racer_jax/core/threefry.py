@@ -40,8 +40,11 @@ def threefry(key: Pair, x0: Any, x1: Any) -> Pair:
     return x0, x1
 
 
-def _is_usual(key: jax.Array) -> bool:
-    """Whether it is a Threefry key whose draws depend on their place alone, as by default."""
+def draws_by_place(key: jax.Array) -> bool:
+    """Whether it is a Threefry key whose draws depend on their place alone, as by default.
+
+    Use this when fewer words are wanted than are drawn.
+    """
     partitionable = bool(getattr(jax.config, "jax_threefry_partitionable", False))
     return partitionable and str(jax.random.key_impl(key)) == "threefry2x32"
 
@@ -55,7 +58,7 @@ def written_out(keys: jax.Array) -> jax.Array:
     >>> bool(jax.random.uniform(key) == jax.random.uniform(written_out(key)))
     True
     """
-    if not _is_usual(keys):
+    if not draws_by_place(keys):
         return keys
     same: jax.Array = jax.random.wrap_key_data(jax.random.key_data(keys), impl=_implementation())
     return same
@@ -99,7 +102,7 @@ def _implementation() -> Any:
 
 def _words(key: jax.Array) -> Pair | None:
     """The words `[..., 1]` of Threefry keys; None where the draws are not for the host to make."""
-    if is_traced(key) or not _is_usual(key):
+    if is_traced(key) or not draws_by_place(key):
         return None
     data = np.asarray(jax.random.key_data(key))
     return data[..., :1], data[..., 1:]

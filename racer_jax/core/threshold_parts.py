@@ -1,5 +1,6 @@
 """What every calibration does to its arguments and its result."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import as_binary, is_traced
+from racer_jax.core.checks import as_binary, is_traced, on_host
 from racer_jax.core.nonconformity import TieBroken
 
 
@@ -35,8 +36,16 @@ def first_threshold(threshold: jax.Array | TieBroken) -> jax.Array | TieBroken:
     Use this when a function of several alphas serves a single one.
     """
     if isinstance(threshold, TieBroken):
-        return TieBroken(threshold.value[..., 0], threshold.tie[..., 0])
-    return threshold[..., 0]
+        return TieBroken(_first(threshold.value), _first(threshold.tie))
+    only: jax.Array = _first(threshold)
+    return only
+
+
+# A program of its own takes less time than an index outside of one, and sends no place there.
+@partial(jax.jit, inline=True)
+def _first(array: jax.Array) -> jax.Array:
+    """The first of the last axis."""
+    return array[..., 0]
 
 
 def checked_rows(
@@ -57,7 +66,7 @@ def checked_rows(
         )
     if is_traced(mask):
         return mask, jnp.sum(mask, axis=-1, dtype=jnp.int32)
-    num = np.asarray(mask).sum(axis=-1)
+    num = on_host(mask).sum(axis=-1)
     if (num == 0).any():
         raise ValueError("mask must select at least one calibration row, got none")
     return mask, num

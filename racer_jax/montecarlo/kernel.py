@@ -152,7 +152,8 @@ def tile_values(
 
     sizes = {"test": plan.num_queries - num}
     if "validation" in parts:
-        validation = lax.population_count(parts["validation"]).astype(jnp.int32).sum(axis=0)
+        validation = lax.population_count(parts["validation"]).astype(jnp.int32)
+        validation = validation.sum(axis=0, dtype=jnp.int32)
         sizes = {"test": sizes["test"] - validation, "validation": validation}
     # Without ties the misses are the test queries above the threshold: all queries above it, less
     # the calibration queries above it.

@@ -17,6 +17,7 @@ from jax import lax
 
 from racer_jax.core.loss_calibration import Pair, cumulative, first_within, loss_budget, total
 from racer_jax.core.losses import TICKS, SetLoss
+from racer_jax.core.placement import on_own_devices
 from racer_jax.core.risk_levels import Alpha
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import ordered_keys
@@ -130,6 +131,7 @@ def _chunk(pool: _Sorted, budget: Pair, masks: jax.Array, bound: float) -> LossT
     return LossTrials(ticks / TICKS * bound / num, models / num, abstains / num, reached)
 
 
+@on_own_devices
 def loss_trials(
     key: jax.Array,
     loss: SetLoss,
@@ -175,6 +177,7 @@ def loss_trials(
     return LossTrials(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
+@on_own_devices
 def exact_loss_means(loss: SetLoss, alpha: Alpha, *, num_calibration: int) -> LossTrials:
     """The means of every metric over all C(N, n) splits, by enumeration of a small pool.
 

@@ -180,9 +180,9 @@ def exclusive_sums(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     # The sums of whole segments first: then each row is written once, and all are computed once.
     # There are about as many pairs of them as rows, so no loop is needed for theirs.
-    of_segment = rows.sum(axis=1)
+    of_segment = rows.sum(axis=1, dtype=rows.dtype)
     earlier = np.tri(segments, k=-1, dtype=bool)[:, :, None]
-    before = jnp.where(earlier, of_segment[None], 0).sum(axis=1)
+    before = jnp.where(earlier, of_segment[None], 0).sum(axis=1, dtype=rows.dtype)
     sums = lax.fori_loop(0, rows.shape[1], running, (before, rows))[1]
     return sums.reshape(-1, lanes)[:num], before[-1] + of_segment[-1]
 
@@ -252,7 +252,7 @@ def select(
     # In a bracket around the expected row, count the rows that begin below the rank: whole rows, no
     # search.
     def count(i: jax.Array, number: jax.Array) -> jax.Array:
-        return number + (load(before, guess + i) < rank)
+        return number + (load(before, guess + i) < rank).astype(jnp.int32)
 
     unroll = width if width <= _WHOLE_BRACKET else _BRACKET_ROWS
     number = lax.fori_loop(0, width, count, jnp.zeros(shape, jnp.int32), unroll=unroll)

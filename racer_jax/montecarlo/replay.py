@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax.core.placement import on_own_devices
 from racer_jax.montecarlo.split_design import (
     DrawPlan,
     SplitSpec,
@@ -45,6 +46,7 @@ def split_masks(
     return unpack(trial_parts(keys, draw)[0], num_queries).T
 
 
+@on_own_devices
 def split_parts(
     key: jax.Array,
     trials: ArrayLike,

@@ -186,7 +186,9 @@ def uniform_subsets(key: Words, draw: Draw, within: jax.Array | None = None) -> 
         return words
 
     def surplus_of(words: jax.Array) -> jax.Array:
-        surplus: jax.Array = lax.population_count(words).astype(jnp.int32).sum(axis=0) - draw.num
+        surplus: jax.Array = (
+            lax.population_count(words).astype(jnp.int32).sum(axis=0, dtype=jnp.int32) - draw.num
+        )
         return surplus
 
     def repair(

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from racer_jax._programs import run_kept, usual_devices
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.placement import on_own_devices
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.montecarlo.common_size import PlanSize, padded
@@ -189,6 +190,7 @@ class _Runner:
         """Whether the devices count whole totals; those of a CPU are at hand for NumPy."""
         return str(self.devices[0].platform) != "cpu"
 
+    @on_own_devices
     def chunk(self, first: int, num: int) -> dict[str, Any]:
         """Values of at least `num` trials from `first` on, `[a, s]`."""
         # XLA puts a loop's only turn in its place, which JAX 0.12 never ends compiling for a CPU.
@@ -198,13 +200,13 @@ class _Runner:
         gather = any(device.process_index != jax.process_index() for device in self.devices)
         size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
         results: dict[str, Any] = run_kept(
-            partial(_compiled, platform),
+            partial(_compiled, self.devices[0].platform),
             (self.key, self.plan, np.uint32(first)),
             {**size, "mesh": self.mesh},
             facts=("trials", size),
             devices=self.devices,
             packages=("core", "montecarlo"),
-            options=partial(_options, platform),
+            options=partial(_options, self.devices[0].platform),
         )
         return results
 

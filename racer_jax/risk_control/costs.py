@@ -1,5 +1,6 @@
 """Costs: sets of at most some models, and thresholds that keep a budget in dollars."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -7,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from racer_jax.core.checks import check_no_nan, check_tie_break, first_bad
+from racer_jax.core.checks import as_array, check_no_nan, check_tie_break, first_bad, on_host
 from racer_jax.core.float_keys import float_keys
+from racer_jax.core.padding import by_rows
+from racer_jax.core.placement import on_any_mesh
 from racer_jax.core.proportions import clopper_pearson_upper
 from racer_jax.core.scalar_checks import check_count
 
 
+@on_any_mesh
 def cap_models(
     nonconformity: ArrayLike, most: int, tie_break: jax.Array | None = None
 ) -> jax.Array:
@@ -42,9 +46,16 @@ def cap_models(
     >>> cap_models(jnp.array([0.5, 0.1, 0.3, -jnp.inf]), 2).tolist()
     [inf, 0.10000000149011612, 0.30000001192092896, -inf]
     """
-    nonconformity = jnp.asarray(nonconformity)
+    nonconformity = as_array("nonconformity", nonconformity)
     check_no_nan("nonconformity", nonconformity)
     check_count("most", most)
+    _check_entries(nonconformity, tie_break)
+    capped: jax.Array = by_rows(partial(_capped, most=int(most)), nonconformity, tie_break)
+    return capped
+
+
+@partial(jax.jit, static_argnames="most", inline=True)
+def _capped(nonconformity: jax.Array, tie_break: jax.Array | None, most: int) -> jax.Array:
     place = _places(nonconformity, tie_break)
     real = nonconformity[..., :-1]
     return jnp.concatenate(
@@ -52,6 +63,7 @@ def cap_models(
     )
 
 
+@on_any_mesh
 def call_at_least(
     nonconformity: ArrayLike, least: int, tie_break: jax.Array | None = None
 ) -> jax.Array:
@@ -82,28 +94,38 @@ def call_at_least(
     >>> call_at_least(jnp.array([0.5, 0.25, -jnp.inf]), 1).tolist()
     [0.5, -inf, -inf]
     """
-    nonconformity = jnp.asarray(nonconformity)
+    nonconformity = as_array("nonconformity", nonconformity)
     check_count("least", least)
-    place = _places(nonconformity, tie_break)
+    _check_entries(nonconformity, tie_break)
     num_models = nonconformity.shape[-1] - 1
     if least > num_models:
         raise ValueError(f"least must be at most the {num_models} models, got {least}")
+    called: jax.Array = by_rows(partial(_called, least=int(least)), nonconformity, tie_break)
+    return called
+
+
+@partial(jax.jit, static_argnames="least", inline=True)
+def _called(nonconformity: jax.Array, tie_break: jax.Array | None, least: int) -> jax.Array:
+    place = _places(nonconformity, tie_break)
     real = jnp.where(place < least, -jnp.inf, nonconformity[..., :-1])
     return jnp.concatenate([real, nonconformity[..., -1:]], axis=-1)
 
 
-def _places(nonconformity: jax.Array, tie_break: jax.Array | None) -> jax.Array:
-    """The place of each real model among those of its query, by (E, U), int `[..., m]`."""
+def _check_entries(nonconformity: jax.Array, tie_break: jax.Array | None) -> None:
+    """Refuses nonconformity that is NaN or has no real model, and a tie-break that does not fit."""
     check_no_nan("nonconformity", nonconformity)
     if nonconformity.ndim < 1 or nonconformity.shape[-1] < 2:
         raise ValueError(
             f"nonconformity must have shape [..., m + 1] with m >= 1, got {nonconformity.shape}"
         )
-    real = nonconformity[..., :-1]
-    second = jnp.zeros(real.shape, jnp.uint32)
     if tie_break is not None:
         check_tie_break(tie_break, nonconformity.shape)
-        second = tie_break[..., :-1]
+
+
+def _places(nonconformity: jax.Array, tie_break: jax.Array | None) -> jax.Array:
+    """The place of each real model among those of its query, by (E, U), int `[..., m]`."""
+    real = nonconformity[..., :-1]
+    second = jnp.zeros(real.shape, jnp.uint32) if tie_break is None else tie_break[..., :-1]
     return jnp.argsort(jnp.lexsort((second, float_keys(real)), axis=-1), axis=-1)
 
 
@@ -149,11 +171,11 @@ def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attaina
     >>> attainable_alpha(jnp.array([0.1, jnp.inf, 0.2])).alpha
     0.5
     """
-    value = jnp.asarray(critical_scores)
+    value = on_host(critical_scores)
     check_no_nan("critical_scores", value)
     if value.ndim != 1 or not len(value):
         raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
-    misses, n = int((value == jnp.inf).sum()), len(value)
+    misses, n = int((value == np.inf).sum()), len(value)
     return Attainable((misses + 1) / (n + 1), clopper_pearson_upper(misses, n, delta), misses)
 
 
@@ -217,8 +239,8 @@ def calibrate_budget(
     >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.6).threshold  # at .3 every query costs 3
     0.20000000298023224
     """
-    check_no_nan("nonconformity", jnp.asarray(nonconformity))
-    value = np.asarray(nonconformity)
+    value = on_host(nonconformity)
+    check_no_nan("nonconformity", value)
     if value.ndim != 2 or value.shape[1] < 2 or not len(value):
         raise ValueError(
             f"nonconformity must have shape [n, m + 1] with n, m >= 1, got {value.shape}"

@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import betainc
 
-from racer_jax.core.checks import is_traced
+from racer_jax.core.checks import is_traced, on_host
 from racer_jax.core.loss_calibration import calibrate_loss, pair_of_ticks, threshold_at_loss
 from racer_jax.core.losses import TICKS, SetLoss
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.padding import placed_like
 from racer_jax.core.risk_levels import Alpha, Level, exact_number, exact_shares
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import ordered_keys
@@ -205,11 +206,10 @@ def _betting_thresholds(
         places.append(int(np.argmax(passes)) - 1 if passes.any() else len(order))
     at = np.where(free, np.array(-np.inf, step.dtype), values[np.maximum(places, 0)])
     if tie is None:
-        return jnp.asarray(at)
+        return placed_like(at, loss.step)
     second = np.append(tie.ravel()[order], _TOP)
-    return TieBroken(
-        jnp.asarray(at), jnp.asarray(np.where(free, np.uint32(0), second[np.maximum(places, 0)]))
-    )
+    ties = np.where(free, np.uint32(0), second[np.maximum(places, 0)])
+    return TieBroken(placed_like(at, loss.step), placed_like(ties, loss.step))
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ def calibrate_loss_by_group(
         parts = [pooled_of(loss.rows(np.flatnonzero(mask))) for mask in masks]
         thresholds = jax.tree.map(lambda *at: jnp.stack(at), *parts)
     value = thresholds.value if isinstance(thresholds, TieBroken) else thresholds
-    out_of_reach = np.asarray(value == jnp.inf)
+    out_of_reach = on_host(value) == np.inf
     if fallback == "pooled":
         thresholds = jax.tree.map(
             lambda group_value, all_: jnp.where(out_of_reach, all_, group_value), thresholds, pooled

@@ -10,7 +10,7 @@ a threshold for each.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log, log1p
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.calibration import critical_scores
+from racer_jax.core.checks import on_device
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.padding import can_pad, placed_like
 from racer_jax.core.risk_levels import Level, exact_alpha
 from racer_jax.risk_control.bounds import smallest_calibration_size
 from racer_jax.risk_control.group_scores import FALLBACKS as FALLBACKS
@@ -221,15 +223,14 @@ def calibrate_by_group(
     if unseen not in UNSEEN:
         raise ValueError(f"unseen must be one of {UNSEEN}, got {unseen!r}")
     scores = group_scores(critical_scores, groups)
+    like = jax.tree.leaves(critical_scores)[0]
     own_fallback: Fallback = "all" if groups is None else fallback
     too_small = scores.budgets([alpha], delta)[:, 0] < 0
     names = tuple(np.array(scores.groups or (), object)[too_small[: len(scores.groups or ())]])
     return GroupedThreshold(
         groups=scores.groups,
-        threshold=_on_device(*scores.thresholds([alpha], delta, own_fallback), column=0),
-        pooled=jax.tree.map(
-            lambda x: x[0], _on_device(*scores.pooled().thresholds([alpha], delta), column=0)
-        ),
+        threshold=_on_device(*scores.thresholds([alpha], delta, own_fallback), np.s_[:, 0], like),
+        pooled=_on_device(*scores.pooled().thresholds([alpha], delta), np.s_[0, 0], like),
         num_rows=tuple(scores.num_queries.tolist()),
         alpha=alpha,
         delta=delta,
@@ -239,10 +240,16 @@ def calibrate_by_group(
     )
 
 
-def _on_device(value: np.ndarray, tie: np.ndarray | None, column: int) -> jax.Array | TieBroken:
-    """One column of thresholds `[g, a]` as arrays of a device."""
-    at = jnp.asarray(value[:, column])
-    return at if tie is None else TieBroken(at, jnp.asarray(tie[:, column]))
+def _on_device(
+    value: np.ndarray, tie: np.ndarray | None, places: Any, like: ArrayLike
+) -> jax.Array | TieBroken:
+    """Some of the thresholds `[g, a]` as arrays of the device on which another one lies."""
+
+    def of(array: np.ndarray) -> jax.Array:
+        values = np.asarray(array[places])
+        return placed_like(values, like) if can_pad(like) else on_device(values)
+
+    return of(value) if tie is None else TieBroken(of(value), of(tie))
 
 
 def calibrate_table(

@@ -19,21 +19,27 @@ exactly where max_{i <= j} S_i <= lambda: the running maximum is a nonconformity
 called are its `prediction_sets`.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple, get_args, overload
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.aggregation import NO_ANSWER
 from racer_jax.core.checks import (
+    as_array,
     as_binary,
     check_no_nan,
     check_tie_break,
+    on_device,
 )
 from racer_jax.core.nonconformity import TieBroken
+from racer_jax.core.padding import by_rows
+from racer_jax.core.placement import on_any_mesh
 
 Loss = Literal["regret", "differs", "covers", "wrong"]
 LOSSES: tuple[str, ...] = get_args(Loss)
@@ -41,13 +47,16 @@ LOSSES: tuple[str, ...] = get_args(Loss)
 
 @partial(jax.jit, static_argnames="loss")
 def _stop_losses(
-    loss: str,
     leader: jax.Array,
     answers: jax.Array,
-    reference: jax.Array,
     correct: jax.Array,
-    answerable: jax.Array,
+    reference: jax.Array,
+    answerable: jax.Array | None = None,
+    *,
+    loss: str,
 ) -> jax.Array:
+    if answerable is None:
+        answerable = correct.any(axis=-1)
     if loss == "differs":
         return leader != reference[..., None]
     if loss == "covers":
@@ -64,6 +73,7 @@ def _stop_losses(
     return wrong & is_right(reference[..., None])
 
 
+@on_any_mesh
 def stop_losses(
     loss: Loss,
     leader: ArrayLike,
@@ -105,20 +115,21 @@ def stop_losses(
     """
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {LOSSES}, got {loss!r}")
-    answers = jnp.asarray(answers)
+    answers = as_array("answers", answers)
     if correct is None:
         if loss != "differs":
             raise ValueError(f"loss {loss!r} needs correct, got None; `differs` needs no labels")
-        correct = jnp.zeros(answers.shape, bool)
+        correct = np.zeros(answers.shape, bool)
     right = as_binary("correct", correct)
     if right.shape != answers.shape:
         raise ValueError(
             f"correct and answers must have the same shape, got {right.shape} and {answers.shape}"
         )
-    some = right.any(axis=-1) if answerable is None else as_binary("answerable", answerable)
-    losses: jax.Array = _stop_losses(
-        loss, jnp.asarray(leader), answers, jnp.asarray(reference), right, some
-    )
+    of_query = [as_array("reference", reference)]
+    if answerable is not None:
+        of_query.append(as_binary("answerable", answerable))
+    arrays = (as_array("leader", leader), answers, right)
+    losses: jax.Array = by_rows(partial(_stop_losses, loss=loss), *arrays, vectors=tuple(of_query))
     return losses
 
 
@@ -135,24 +146,27 @@ def _above(
 
 
 def _checked(scores: ArrayLike, tie_break: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """Scores `[..., b]` and their second keys.
-
-    A score of -inf can be no record, whatever its key.
-    """
-    scores = jnp.asarray(scores)
+    """Scores `[..., b]` and their second keys, checked."""
+    scores = as_array("scores", scores)
     check_no_nan("scores", scores)
     if scores.ndim < 1 or scores.shape[-1] < 1:
         raise ValueError(f"scores must have shape [..., b] with b >= 1, got {scores.shape}")
     if tie_break is None:
         return scores, None
-    tie_break = jnp.asarray(tie_break)
+    tie_break = as_array("tie_break", tie_break)
     check_tie_break(tie_break, scores.shape)
-    return scores, jnp.where(scores == -jnp.inf, jnp.uint32(0), tie_break)
+    return scores, tie_break
+
+
+def _of_records(scores: jax.Array, tie: jax.Array | None) -> jax.Array | None:
+    """Second keys of scores: one of -inf can be no record, whatever its key."""
+    return None if tie is None else jnp.where(scores == -jnp.inf, np.uint32(0), tie)
 
 
 @jax.jit
 def _running(scores: jax.Array, tie: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """The largest pair among the scores before each call and among all, `[..., b + 1]`."""
+    tie = _of_records(scores, tie)
     start = jnp.full((*scores.shape[:-1], 1), -jnp.inf, scores.dtype)
     value = jnp.concatenate([start, scores], axis=-1)
     if tie is None:
@@ -177,6 +191,7 @@ def path_nonconformity(scores: ArrayLike, tie_break: None = None) -> jax.Array: 
 def path_nonconformity(scores: ArrayLike, tie_break: jax.Array) -> TieBroken: ...
 
 
+@on_any_mesh
 def path_nonconformity(
     scores: ArrayLike, tie_break: jax.Array | None = None
 ) -> jax.Array | TieBroken:
@@ -205,7 +220,7 @@ def path_nonconformity(
     >>> path_nonconformity(jnp.array([0.5, 0.25, jnp.inf])).tolist()
     [-inf, 0.5, 0.5, inf]
     """
-    value, tie = _running(*_checked(scores, tie_break))
+    value, tie = by_rows(_running, *_checked(scores, tie_break))
     return value if tie is None else TieBroken(value, tie)
 
 
@@ -214,6 +229,7 @@ def _critical(
     scores: jax.Array, tie: jax.Array | None, losses: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     """The largest record at which stopping loses."""
+    tie = _of_records(scores, tie)
     before, before_tie = _running(scores, tie)
     if before_tie is not None:
         before_tie = before_tie[..., :-1]
@@ -238,6 +254,7 @@ def stop_critical_scores(
 ) -> TieBroken: ...
 
 
+@on_any_mesh
 def stop_critical_scores(
     scores: ArrayLike, losses: ArrayLike, tie_break: jax.Array | None = None
 ) -> jax.Array | TieBroken:
@@ -272,7 +289,7 @@ def stop_critical_scores(
         raise ValueError(
             f"losses must have the shape of scores {scores.shape}, got {loss_flags.shape}"
         )
-    value, second = _critical(scores, tie, loss_flags)
+    value, second = by_rows(_critical, scores, tie, loss_flags)
     return value if second is None else TieBroken(value, second)
 
 
@@ -291,6 +308,7 @@ class Stops(NamedTuple):
     has_stop: jax.Array
 
 
+@on_any_mesh
 def stops_at(
     scores: ArrayLike, threshold: ArrayLike | TieBroken, tie_break: jax.Array | None = None
 ) -> Stops:
@@ -327,8 +345,26 @@ def stops_at(
     if isinstance(threshold, TieBroken):
         value, limit = threshold.value, threshold.tie
     else:
-        value, limit = jnp.asarray(threshold, scores.dtype), None
+        if not isinstance(threshold, jax.Array):
+            threshold = np.asarray(threshold, scores.dtype)
+        value, limit = on_device(threshold).astype(scores.dtype), None
     check_no_nan("threshold", value)
+    call = by_rows if value.ndim == 0 else _called
+    stops: Stops = call(_stops, scores, tie, value, limit)
+    return stops
+
+
+def _called(function: Callable[..., Any], *args: Any) -> Any:
+    """A function called as it is: thresholds that have axes come before those of the queries."""
+    return function(*args)
+
+
+@jax.jit
+def _stops(
+    scores: jax.Array, tie: jax.Array | None, value: jax.Array, limit: jax.Array | None
+) -> Stops:
+    """The number of calls at thresholds `[...]`."""
+    tie = _of_records(scores, tie)
     inner = tuple(range(-min(scores.ndim, 2), 0))
     scores, value = jnp.broadcast_arrays(scores, jnp.expand_dims(value, inner))
     if tie is not None and limit is not None:

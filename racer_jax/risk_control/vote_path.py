@@ -20,7 +20,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from racer_jax.core.aggregation import NO_ANSWER
-from racer_jax.core.checks import check_floating, is_traced
+from racer_jax.core.checks import as_array, check_floating, is_traced, on_device, on_host
+from racer_jax.core.padding import by_rows
+from racer_jax.core.placement import on_any_mesh
 
 Settled = Literal["vote", "last", "never"]
 NUM_STATE_FEATURES = 7
@@ -114,6 +116,9 @@ def _one_path(answers: jax.Array, weights: jax.Array) -> PathStates:
 
 @jax.jit
 def _path_states(answers: jax.Array, weights: jax.Array) -> PathStates:
+    shape = jnp.broadcast_shapes(answers.shape, weights.shape)
+    answers = jnp.broadcast_to(answers, shape).astype(jnp.int32)
+    weights = jnp.broadcast_to(weights, shape).astype(jnp.float32)
     batch = answers.shape[:-1]
     flat = (x.reshape(-1, x.shape[-1]) for x in (answers, weights))
     states = jax.vmap(_one_path)(*flat)
@@ -121,6 +126,7 @@ def _path_states(answers: jax.Array, weights: jax.Array) -> PathStates:
     return result
 
 
+@on_any_mesh
 def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
     r"""The state of the vote after each call.
 
@@ -152,7 +158,7 @@ def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
     >>> states.leader.tolist(), states.is_decided.tolist()
     ([0, 0, 0], [True, True, True])
     """
-    answers, weights = jnp.asarray(answers), jnp.asarray(weights)
+    answers, weights = as_array("answers", answers), as_array("weights", weights)
     if not jnp.issubdtype(answers.dtype, jnp.integer):
         raise TypeError(
             f"answers must be integer codes (see answer_codes), got dtype {answers.dtype}"
@@ -165,21 +171,20 @@ def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
         )
     if answers.shape[-1] < 1:
         raise ValueError("answers must hold at least one call, got none")
-    if not is_traced(answers) and (bad := np.asarray(answers) < NO_ANSWER).any():
+    if not is_traced(answers) and (bad := on_host(answers) < NO_ANSWER).any():
         raise ValueError(
-            f"answers must be codes >= 0, or -1 for none, got {np.asarray(answers)[bad][0]}"
+            f"answers must be codes >= 0, or -1 for none, got {on_host(answers)[bad][0]}"
         )
     if not is_traced(weights):
-        values = np.asarray(weights)
+        values = on_host(weights)
         if (bad := ~(np.isfinite(values) & (values >= 0))).any():
             raise ValueError(f"weights must be at least 0 and finite, got {values[bad][0]}")
-    shape = jnp.broadcast_shapes(answers.shape, weights.shape)
-    answers = jnp.broadcast_to(answers, shape).astype(jnp.int32)
-    states: PathStates = _path_states(answers, jnp.broadcast_to(weights, shape).astype(jnp.float32))
+    jnp.broadcast_shapes(answers.shape, weights.shape)
+    states: PathStates = by_rows(_path_states, answers, weights)
     return states
 
 
-@jax.jit
+@on_any_mesh
 def state_features(states: PathStates) -> jax.Array:
     """The columns of the risk model after each call, float32 `[..., b, 7 + b]`.
 
@@ -194,18 +199,24 @@ def state_features(states: PathStates) -> jax.Array:
       states: From `path_states`.
     """
     counts = (states.leader_votes, states.second_votes, states.distinct, states.missing)
+    sums = (states.leader_sum, states.runner_up_sum)
+    features: jax.Array = by_rows(_features, *sums, *counts, cubes=(states.for_leader,))
+    return features
+
+
+@jax.jit
+def _features(leader_sum: jax.Array, runner_up_sum: jax.Array, *others: jax.Array) -> jax.Array:
+    *counts, for_leader = others
     columns = (
-        states.leader_sum,
-        states.runner_up_sum,
-        states.leader_sum - states.runner_up_sum,
+        leader_sum,
+        runner_up_sum,
+        leader_sum - runner_up_sum,
         *(count.astype(jnp.float32) for count in counts),
     )
-    return jnp.concatenate(
-        [jnp.stack(columns, axis=-1), states.for_leader.astype(jnp.float32)], axis=-1
-    )
+    return jnp.concatenate([jnp.stack(columns, axis=-1), for_leader.astype(jnp.float32)], axis=-1)
 
 
-@partial(jax.jit, static_argnames="settled")
+@on_any_mesh
 def stopping_scores(
     states: PathStates,
     coefficients: jax.Array,
@@ -234,6 +245,31 @@ def stopping_scores(
     Returns:
       float32 `[..., b]`.
     """
+    *columns, for_leader = states
+    if is_traced(coefficients, ends):
+        arrays = (*columns, for_leader, offset, coefficients, ends)
+        traced: jax.Array = _stopping_scores(*arrays, settled=settled)
+        return traced
+    shared = [on_device(array) for array in (coefficients, ends)]
+    function = partial(_stopping_scores_of, *shared, settled=settled)
+    scores: jax.Array = by_rows(
+        function, *columns, cubes=(for_leader,), vectors=(on_device(offset),)
+    )
+    return scores
+
+
+def _stopping_scores_of(
+    coefficients: jax.Array, ends: jax.Array, *of_queries: jax.Array, settled: Settled
+) -> jax.Array:
+    """The scores, from what belongs to all queries and what belongs to each."""
+    scores: jax.Array = _stopping_scores(*of_queries, coefficients, ends, settled=settled)
+    return scores
+
+
+@partial(jax.jit, static_argnames="settled")
+def _stopping_scores(*arrays: jax.Array, settled: Settled) -> jax.Array:
+    *columns, offset, coefficients, ends = arrays
+    states = PathStates(*columns)
     features = state_features(states)
     # A product and a sum rather than a matrix product: exact on every device.
     shape = (1,) * (features.ndim - 2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from racer_jax import gap, prediction_sets, reference, tie_break
-from racer_jax.core import aggregation
+from racer_jax.core import vote_kernels
 from racer_jax.core.aggregation import (
     answer_codes,
     log_odds,
@@ -249,9 +249,9 @@ def test_weightings_and_temperatures_make_one_table():
 
 def test_one_compilation_for_any_temperature(monkeypatch):
     traces = []
-    inner = aggregation._prefix_winners
+    inner = vote_kernels._prefix_winners
     monkeypatch.setattr(
-        aggregation, "_prefix_winners", lambda *args: traces.append(1) or inner(*args)
+        vote_kernels, "_prefix_winners", lambda *args: traces.append(1) or inner(*args)
     )
     for temperature in (0.125, 17.0, jnp.inf):
         prefix_answers(

@@ -167,6 +167,13 @@ def over_two_devices():
     """Calibration in `shard_map` with its defaults, rows and masks split, equals that on one."""
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     levels = ["0.1", "0.3"]
+    second = jax.devices()[1]
+    there = jax.device_put(SCORES, second)
+    assert critical_scores(racer.gap(there), CORRECT).devices() == {second}
+    assert calibrate(there[:, 0], 0.3).devices() == {second}
+    assert racer.misrouted(racer.prediction_sets(racer.gap(there), 0.5), CORRECT).devices() == {
+        second
+    }
     many = [i / 20 for i in range(1, 12)]
     for size in (300, 1 << 14):
         critical = jnp.asarray(RNG.integers(0, 11, (2, size)) / 10, jnp.float32)

@@ -17,8 +17,9 @@ from racer_jax.core.loss_calibration import (
     pair_of_ticks,
     total,
 )
-from racer_jax.core.losses import TICKS, SetLoss, _check_range, _product
-from racer_jax.core.weighted_calibration import _share
+from racer_jax.core.loss_steps import product
+from racer_jax.core.losses import TICKS, SetLoss, _check_range
+from racer_jax.core.weighted_calibration import _level, _share
 
 RNG = np.random.default_rng(0)
 NUM = np.array([1, 7, 99, 1000])
@@ -67,14 +68,14 @@ def computed():
         return {
             "total": total(losses),
             "cumulative": cumulative(losses),
-            "product": _product(left, right),
+            "product": product(left, right),
             "divided": divided(left, right, np.int32(TICKS), TICKS.bit_length()),
             "carried on": divided(left, right & 0xFF, np.int32(TICKS), 8, right % TICKS),
             "known": loss_budget(SHARES, num, Fraction(1))[0],
             "traced": loss_budget(levels, num, Fraction(1))[0],
             "traced, bound 5": loss_budget(levels * 5, num, Fraction(5))[0],
-            "share": _share(SHARES, high, low)[0],
-            "traced share": _share(levels, high, low)[0],
+            "share": _share(_level(SHARES)[0], high, low),
+            "traced share": _share(_level(levels)[0], high, low),
             "first": first_within(*search),
             "loss": (loss.full, loss.largest_drop),
         }
@@ -134,7 +135,7 @@ def test_shares_of_a_sum_of_weights(computed):
     assert (missing <= TOTALS[:, None] * 2e-6 + 2).all()
     assert (traced[:, 4:] == 0).all()
     with pytest.raises(ValueError, match=r"alpha must be a scalar or have shape \[a\], got shape"):
-        jax.eval_shape(lambda a: _share(a, jnp.zeros(1), jnp.zeros(1))[0], jnp.zeros((2, 2)))
+        jax.eval_shape(lambda a: _level(a)[0], jnp.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"alpha must be a scalar or have shape \[a\], got shape"):
         jax.eval_shape(lambda a: loss_budget(a, 3, Fraction(1))[0], jnp.zeros((2, 2)))
     # A denominator that leaves no room for the division is read as a little less.
