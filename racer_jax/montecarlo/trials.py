@@ -174,8 +174,9 @@ class _Runner:
         self.key = np.asarray(key_words(key))
         self.devices = list(usual_devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), ("trials",))
+        self.platform = str(self.devices[0].platform)
         usual = _ACCELERATOR_TILE
-        if self.devices[0].platform == "cpu":
+        if self.platform == "cpu":
             places, _, num_blocks = plan.planes.order.row.shape
             usual = _TILE if 2 * places * num_blocks * _TILE <= _CACHE else _TILE // 2
         self.tile = min(usual, most_lanes(plan))
@@ -188,25 +189,25 @@ class _Runner:
     @property
     def counts_totals(self) -> bool:
         """Whether the devices count whole totals; those of a CPU are at hand for NumPy."""
-        return str(self.devices[0].platform) != "cpu"
+        return self.platform != "cpu"
 
     @on_own_devices
     def chunk(self, first: int, num: int) -> dict[str, Any]:
         """Values of at least `num` trials from `first` on, `[a, s]`."""
         # XLA puts a loop's only turn in its place, which JAX 0.12 never ends compiling for a CPU.
-        least = 2 if (platform := self.devices[0].platform) == "cpu" else 1
+        least = 2 if self.platform == "cpu" else 1
         tile = min(self.tile, -(-num // (least * len(self.devices))))
         num_tiles = max(least, -(-num // (tile * len(self.devices))))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
         size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
         results: dict[str, Any] = run_kept(
-            partial(_compiled, self.devices[0].platform),
+            partial(_compiled, self.platform),
             (self.key, self.plan, np.uint32(first)),
             {**size, "mesh": self.mesh},
             facts=("trials", size),
             devices=self.devices,
             packages=("core", "montecarlo"),
-            options=partial(_options, self.devices[0].platform),
+            options=partial(_options, self.platform),
         )
         return results
 
@@ -297,9 +298,6 @@ def split_trials(
         extra=means,
         validation=values.get("validation", {}),
     )
-
-
-# --- streams --------------------------------------------------------------------------------------
 
 
 class StreamSpec(SplitSpec, total=False):
