@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from racer_jax._distribution import install_command
@@ -49,6 +49,9 @@ class Connection(Protocol):
     def close(self) -> None:
         """Ends the connection."""
         ...
+
+
+Opened = TypeVar("Opened", bound=Connection)
 
 
 class Postgres:
@@ -152,6 +155,16 @@ def check_packages(path: str) -> None:
         )
 
 
+@contextmanager
+def kept(connection: Opened) -> Iterator[Opened]:
+    """A connection that is closed if what is done first with it fails, and stays open if not."""
+    try:
+        yield connection
+    except BaseException:  # a file that is no database, one that is locked, an older program
+        connection.close()
+        raise
+
+
 def connected(path: str, schema: str) -> Connection:
     """A connection for the one thread that writes, the tables made where they are missing.
 
@@ -163,19 +176,19 @@ def connected(path: str, schema: str) -> Connection:
       Exception: One of `errors()`, if it cannot be opened.
     """
     if is_shared(path):
-        shared = Postgres(path)
-        shared.execute(_BEGIN)  # two that make the same table at once would fail
-        shared.executescript(schema)
-        shared.execute("commit")
-        return shared
+        with kept(Postgres(path)) as shared:
+            shared.execute(_BEGIN)  # two that make the same table at once would fail
+            shared.executescript(schema)
+            shared.execute("commit")
+            return shared
     if path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
-    connection.execute("pragma busy_timeout = 10000")
-    connection.executescript(schema)
-    return connection
+    with kept(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = full")
+        connection.execute("pragma busy_timeout = 10000")
+        connection.executescript(schema)
+        return connection
 
 
 def columns_of(connection: Connection, table: str) -> list[str]:

@@ -337,16 +337,16 @@ def opened(path: str) -> Connection:
       DataError: If it was written by a newer version.
       Exception: One of the database, if it cannot be opened.
     """
-    connection = _databases.connected(path, _SCHEMA)
-    version = meta(connection, "format", str(_FORMAT))
-    if int(version) > _FORMAT:
-        raise DataError(
-            f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
-            "update racer_jax",
-            path=_databases.shown(path),
-        )
-    _databases.add_columns(connection, "decision", _NEW_COLUMNS)
-    return connection
+    with _databases.kept(_databases.connected(path, _SCHEMA)) as connection:
+        version = meta(connection, "format", str(_FORMAT))
+        if int(version) > _FORMAT:
+            raise DataError(
+                f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
+                "update racer_jax",
+                path=_databases.shown(path),
+            )
+        _databases.add_columns(connection, "decision", _NEW_COLUMNS)
+        return connection
 
 
 def meta(connection: Connection, name: str, new: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -260,7 +261,7 @@ def test_a_state_of_an_older_version_is_read_and_goes_on(tmp_path, racer):
     """Its rows have neither the promise of the set nor the experiment; one of them was void."""
     path = tmp_path / "gateway.db"
     opened(str(path)).close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for column in ("promised", "experiment", "unit"):
             connection.execute(f"alter table decision drop column {column}")
     for _ in range(2):  # each replica that begins finds the columns there, or adds them
@@ -269,7 +270,7 @@ def test_a_state_of_an_older_version_is_read_and_goes_on(tmp_path, racer):
     kept = old.audit((1, 0, 0))
     old.audit((1, 0, 0), reason="unknown_group", guarantee="void")
     old.store.close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for column in ("promised", "experiment", "unit"):
             connection.execute(f"alter table decision drop column {column}")
         connection.execute("delete from monitor")
