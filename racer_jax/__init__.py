@@ -7,13 +7,7 @@ from racer_jax._distribution import __version__ as __version__
 TYPE_CHECKING = False  # to those who read types it is True; `typing` itself takes time to import
 if TYPE_CHECKING:
     from racer_jax.core.calibration import calibrate, critical_scores
-    from racer_jax.core.nonconformity import (
-        augment,
-        gap,
-        inverse_probability,
-        null_score,
-        tie_break,
-    )
+    from racer_jax.core.nonconformity import augment, gap, inverse_probability, null_score
     from racer_jax.core.prediction_sets import (
         abstains,
         avoidably_missed,
@@ -22,6 +16,7 @@ if TYPE_CHECKING:
         set_size,
     )
     from racer_jax.core.risk_levels import miss_budget
+    from racer_jax.core.tie_breaking import tie_break
     from racer_jax.data.loading import load
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
@@ -52,8 +47,9 @@ __all__ = [
 # wait for Flax.
 _HOMES = {
     "core.calibration": ("calibrate", "critical_scores"),
-    "core.nonconformity": ("augment", "gap", "inverse_probability", "null_score", "tie_break"),
+    "core.nonconformity": ("augment", "gap", "inverse_probability", "null_score"),
     "core.risk_levels": ("miss_budget",),
+    "core.tie_breaking": ("tie_break",),
     "core.prediction_sets": (
         "abstains",
         "avoidably_missed",

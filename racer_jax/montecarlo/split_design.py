@@ -287,7 +287,10 @@ def trial_keys(key: Words, plan: DrawPlan, trials: jax.Array) -> jax.Array:
     first, second = (jnp.expand_dims(words, -3) for words in both)
     word = jnp.arange(2).reshape(*(1,) * (first.ndim - 3), 2, 1, 1)
     keys = jnp.where(word == 0, first, second)
-    return keys.reshape(*keys.shape[:-2], -1)
+    # Where no loop stands between a key and its draws, as for a single tile, XLA of JAX 0.12 would
+    # work on both at once and not come to an end.
+    apart: jax.Array = jax.lax.optimization_barrier(keys.reshape(*keys.shape[:-2], -1))
+    return apart
 
 
 def trial_parts(keys: jax.Array, plan: DrawPlan) -> tuple[jax.Array, jax.Array | None]:

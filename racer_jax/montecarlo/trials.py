@@ -33,10 +33,9 @@ from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
 from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
-# Trials of a tile. On a CPU: what one pass keeps in cache; where its bits and their counts take
-# more bytes than `_CACHE`, half as many, which are as many as a vector has bytes. On an accelerator
-# a tile takes some thousand short kernels one after the other, so the more trials share them the
-# better; int32 indices keep its arrays below some gigabytes (`most_lanes`).
+# Trials of a tile. On a CPU: what a pass keeps in cache; where its bits and counts take more bytes
+# than `_CACHE`, half as many, the bytes of a vector. On an accelerator a tile has a thousand short
+# kernels in turn, so the more share them the better; int32 indices bound its size (`most_lanes`).
 _TILE = 128
 _CACHE = 1 << 23
 _ACCELERATOR_TILE = 1 << 16
@@ -194,10 +193,8 @@ class _Runner:
     @on_own_devices
     def chunk(self, first: int, num: int) -> dict[str, Any]:
         """Values of at least `num` trials from `first` on, `[a, s]`."""
-        # XLA puts a loop's only turn in its place, which JAX 0.12 never ends compiling for a CPU.
-        least = 2 if self.platform == "cpu" else 1
-        tile = min(self.tile, -(-num // (least * len(self.devices))))
-        num_tiles = max(least, -(-num // (tile * len(self.devices))))
+        tile = min(self.tile, -(-num // len(self.devices)))
+        num_tiles = -(-num // (tile * len(self.devices)))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
         size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
         results: dict[str, Any] = run_kept(
@@ -298,6 +295,9 @@ def split_trials(
         extra=means,
         validation=values.get("validation", {}),
     )
+
+
+# --- streams --------------------------------------------------------------------------------------
 
 
 class StreamSpec(SplitSpec, total=False):

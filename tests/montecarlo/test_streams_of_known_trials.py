@@ -226,14 +226,13 @@ def test_each_trial_by_itself(known, monkeypatch):
 @pytest.mark.parametrize(
     ("num", "devices", "tile", "num_tiles"),
     [
-        (1, 1, 1, 2),
-        (8, 1, 4, 2),
-        (9, 1, 5, 2),
+        (1, 1, 1, 1),
+        (8, 1, 8, 1),
+        (9, 1, 8, 2),
         (17, 1, 8, 3),
-        (9, 2, 3, 2),
-        (16, 2, 4, 2),
-        (17, 2, 5, 2),
-        (33, 2, 8, 3),
+        (9, 2, 5, 1),
+        (16, 2, 8, 1),
+        (17, 2, 8, 2),
     ],
 )
 def test_a_chunk_is_whole_tiles_on_every_device(monkeypatch, num, devices, tile, num_tiles):
