@@ -100,7 +100,6 @@ def test_large_pages_are_made_where_the_system_has_them():
         num_pages = _memory.use_large_pages()
         # None on an older system, or one that has none free; some others were large before.
         assert large_kilobytes() >= 0.9 * 2048 * num_pages
-        assert num_pages == 0 or num_pages >= 16
         assert area[-1:] == b"x"
 
 
