@@ -200,7 +200,7 @@ def _few_rows(
     """A sparse matrix `[n, d]`, row i from `starts[i]` on, times `projection`, row by row."""
     reduced = np.empty((len(starts) - 1, projection.shape[1]), np.float32)
     for i, (first, last) in enumerate(pairwise(starts.tolist())):
-        rows = projection[columns[first:last]]
+        rows = projection.take(columns[first:last], axis=0)
         np.einsum("k,kd->d", values[first:last], rows, out=reduced[i])
     return reduced
 

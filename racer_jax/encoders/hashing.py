@@ -29,6 +29,8 @@ _FNV_PRIME = np.uint32(0x01000193)
 # more than about this many characters, which bounds the memory of the temporary arrays.
 _GROUP_TEXTS = 32
 _GROUP_CHARS = 1 << 20
+# Buckets up to which those of one text are counted one by one: more take longer than sorting.
+_COUNTED_DIM = 1 << 14
 
 
 def _normal_form(text: str) -> str:
@@ -46,15 +48,21 @@ def _mix(h: np.ndarray) -> np.ndarray:
     return h
 
 
-def _unmixed_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
-    """`ngram_hashes` without the finalizer."""
-    count = max(0, len(code_points) - size + 1)
+def _unmixed_hashes(code_points: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    """`ngram_hashes` of each size, ascending, without the finalizer.
+
+    All sizes go through each step together: for a short text, a call of NumPy costs more than its
+    work.
+    """
+    sizes, length = sorted(sizes), len(code_points)
     # The size enters the hash, so that n-grams of different sizes never collide by construction.
-    h = (code_points[:count] ^ (_FNV_OFFSET ^ np.uint32(size))) * _FNV_PRIME
-    for j in range(1, size):
-        h ^= code_points[j : j + count]
-        h *= _FNV_PRIME
-    return h
+    h = code_points ^ (_FNV_OFFSET ^ np.array(sizes, np.uint32))[:, None]
+    h *= _FNV_PRIME
+    for j in range(1, sizes[-1]):
+        longer = h[sum(size <= j for size in sizes) :, : max(0, length - j)]
+        longer ^= code_points[j:]
+        longer *= _FNV_PRIME
+    return [row[: max(0, length - size + 1)] for row, size in zip(h, sizes, strict=True)]
 
 
 def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
@@ -72,7 +80,7 @@ def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
     >>> ngram_hashes(np.array([97, 98], np.uint32), 2).tolist()
     [3617312787]
     """
-    return _mix(_unmixed_hashes(code_points, size))
+    return _mix(_unmixed_hashes(code_points, [size])[0])
 
 
 @dataclass(frozen=True)
@@ -205,8 +213,8 @@ class HashedNgrams:
           texts: A batch of strings, as in `counts`.
 
         Returns:
-          Places in `counts(texts).ravel()`, ascending, unsigned `[b]`, and the counts there, int64
-          `[b]`, some 0.
+          Places in `counts(texts).ravel()`, ascending, integers `[b]`, and the counts there, int64
+          `[b]`, perhaps some 0.
         """
         return self._sparse(self._forms(texts))
 
@@ -227,25 +235,30 @@ class HashedNgrams:
     def _sparse(self, forms: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """`sparse_counts` of what is read."""
         code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
+        hashes = _unmixed_hashes(code_points, self.sizes)
+        mask = np.uint32(self.dim - 1)
+        if len(forms) == 1 and self.dim <= _COUNTED_DIM:  # as a server has them: all it needs
+            h = _mix(np.concatenate(hashes))
+            signs = 1 - ((h >> np.uint32(30)) & np.uint32(2)).view(np.int32)
+            sums = np.bincount(h & mask, signs, self.dim)
+            places = sums.nonzero()[0]
+            return places, sums[places].astype(np.int64)
         # A key is the text, the bucket and, as the last bit, the sign: sorted, all n-grams of a
-        # bucket lie together. A single text, as a server has them, needs no row in its keys.
+        # bucket lie together.
         kind = np.dtype(np.uint32 if len(forms) * 2 * self.dim < 1 << 32 else np.uint64).type
-        hashes = [_unmixed_hashes(code_points, size) for size in self.sizes]
+        row = np.repeat(
+            np.arange(len(forms), dtype=kind) * kind(2 * self.dim),
+            [len(form) for form in forms],
+        )
         rows = []
-        if len(forms) > 1:
-            row = np.repeat(
-                np.arange(len(forms), dtype=kind) * kind(2 * self.dim),
-                [len(form) for form in forms],
-            )
-            for i, (h, size) in enumerate(zip(hashes, self.sizes, strict=True)):
-                first = row[: len(h)]
-                is_inside = first == row[size - 1 :][: len(h)]  # no n-gram across two texts
-                hashes[i] = h[is_inside]
-                rows.append(first[is_inside])
+        for i, (h, size) in enumerate(zip(hashes, sorted(self.sizes), strict=True)):
+            first = row[: len(h)]
+            is_inside = first == row[size - 1 :][: len(h)]  # no n-gram across two texts
+            hashes[i] = h[is_inside]
+            rows.append(first[is_inside])
         h = _mix(np.concatenate(hashes))
-        keys = ((h & np.uint32(self.dim - 1)).astype(kind) << kind(1)) | (h >> np.uint32(31))
-        if rows:
-            keys += np.concatenate(rows)
+        keys = ((h & mask).astype(kind) << kind(1)) | (h >> np.uint32(31))
+        keys += np.concatenate(rows)
         keys.sort()
         places = keys >> kind(1)
         is_first = np.ones(len(keys), bool)
