@@ -232,8 +232,41 @@ def test_a_number_of_a_table_is_not_broken():
     page = "<td>1.93 (-0.13 ± 0.27)</td><td>33 ms of 2 rows</td><p>1 ± 2</p>"
     space = "\u00a0"
     assert blocks.on_page_content(page) == (
-        f"<td>1.93{space}(-0.13{space}±{space}0.27)</td><td>33{space}ms of 2 rows</td><p>1 ± 2</p>"
+        f'<td class="short">1.93{space}(-0.13{space}±{space}0.27)</td>'
+        f'<td class="short">33{space}ms of 2 rows</td><p>1 ± 2</p>'
     )
+
+
+def test_a_cell_has_the_class_of_its_length():
+    blocks = hook("blocks")
+    page = '<td><code>J</code> learned</td><td style="x">{}</td><td></td><td class="a">b</td>'
+    marked = blocks.on_page_content(page.format("one word after another " * 3))
+    assert marked.startswith('<td class="short"><code class="short">J</code> learned</td>')
+    assert '<td class="words" style="x">' in marked
+    assert blocks.on_page_content("<thead><tr><th>n</th></tr></thead>").startswith("<thead>")
+    assert marked.endswith('<td></td><td class="a">b</td>')
+    assert '<td class="long" style="x">' in blocks.on_page_content(
+        page.format("more than twenty letters")
+    )
+
+
+def test_what_belongs_to_a_row_is_kept_with_it():
+    blocks = hook("blocks")
+    lines = ["risk      what is", "          promised here", "A sentence.", "    a quote"]
+    assert blocks.rows_of("text", lines) == [True, True, False, False]
+
+
+def test_only_spaces_before_the_comment_of_a_line_of_code_are_alignment():
+    blocks = hook("blocks")
+    comment = '<span class="c1"># why</span>'
+    assert blocks.with_alignment(f"a = 1      {comment}") == (
+        f'a = 1  <span class="alignment">    </span>{comment}'
+    )
+    spaces = f'<span class="w">     </span>{comment}'
+    assert blocks.with_alignment(f"b{spaces}") == (
+        f'b<span class="w">  <span class="alignment">   </span></span>{comment}'
+    )
+    assert blocks.with_alignment(spaces) == spaces
 
 
 @pytest.mark.long
