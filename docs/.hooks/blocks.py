@@ -80,6 +80,11 @@ def with_alignment(line: str) -> str:
     return _ALIGNMENT.sub(marked, line)
 
 
+def wrapped_line(line: str) -> str:
+    """A line of code that is broken where it does not fit."""
+    return f'<span class="wrapped">{line}</span>'
+
+
 def marked_cell(match: re.Match[str]) -> str:
     """A cell of a table with the class of its length, by which a phone sets its width."""
     attributes, inside = match["attributes"], match["inside"]
@@ -116,9 +121,7 @@ def on_page_content(content: str, **_: Any) -> str:
         rows = [text for text, row in zip(plain, are_rows, strict=True) if row]
         kept = whole_options if language in ("bash", "console") else str
         lines = [
-            line
-            if row or not text
-            else f'<span class="wrapped">{kept(with_alignment(line))}</span>'
+            line if row or not text else wrapped_line(kept(with_alignment(line)))
             for line, text, row in zip(inner.split("\n"), plain, are_rows, strict=True)
         ]
         copied = typed(language, "\n".join(plain))
