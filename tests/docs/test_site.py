@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def fault_of_row(title: str, cells: tuple[str, ...]) -> str | None:
         if not re.fullmatch(r"\*{0,2}[A-Za-z_]\w*", names[0]):
             return "has no name"
         names = names[1:]
+        if not any(names):
+            return "has no type"
     if not description:
         return "has no description"
     if re.fullmatch(r"\w\.", description):
@@ -106,6 +109,7 @@ def test_a_garbled_row_is_found():
         ("Raises", ("", "If it is wrong.")),
         ("Raises", ("ValueError", "")),
         ("Attributes", ("num_models", "int", "M.")),
+        ("Attributes", ("num_models", "", "Number of models.")),
     ):
         assert fault_of_row(title, cells) is not None, cells
 
@@ -160,6 +164,47 @@ def test_the_reference_lists_the_public_names_and_no_others(pages):
         }
         entries = {entry for entry in entries if "." not in entry}
         assert entries == set(homes), f"{name} lists more than its __all__"
+
+
+def methods_of(cls):
+    """The public methods and properties of a class that this package wrote, inherited ones too."""
+    for base in cls.__mro__:
+        if base.__module__.startswith("racer_jax"):
+            kinds = (types.FunctionType, classmethod, property, functools.cached_property)
+            for name, member in vars(base).items():
+                if name[0] != "_" and isinstance(member, kinds) and member.__doc__:
+                    yield name
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_the_reference_describes_every_method_of_a_class(pages):
+    api, missing = hook("api"), []
+    for package in api.packages():
+        anchors = pages[f"api/{package.name}"].anchors
+        homes = {} if package.name == "racer_jax" else package.homes
+        for module, names in homes.items():
+            for name in names:
+                public = getattr(importlib.import_module(module), name)
+                inside = methods_of(public) if isinstance(public, type) else ()
+                listed = [f"{module}.{name}.{method}" for method in inside]
+                missing += [entry for entry in listed if entry not in anchors]
+    assert "racer_jax.racer.racer.Racer.at" in pages["api/racer_jax.racer"].anchors
+    assert not missing
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_the_reference_shows_nothing_private_and_nothing_garbled(pages):
+    private = re.compile(r"(?<![\w.*])_[A-Za-z]\w+")
+    for name, page in pages.items():
+        if not name.startswith("api/"):
+            continue
+        signatures = [block.text for block in page.blocks if block.language == "python"]
+        assert not [text for text in signatures if private.search(text)], name
+        # A formula that is broken at "> b" would be a quotation.
+        assert page.num_quotations == 0, name
+        assert not re.findall(r"^ *[A-Za-z]\. *$", page.prose, re.MULTILINE), name
 
 
 @pytest.mark.long
