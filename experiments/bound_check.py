@@ -90,7 +90,7 @@ class Config:
     nonconformity: Annotated[
         str,
         "nonconformity scores, listed: gap, inverse_probability (both: these two), J, static, "
-        "J_learned, or module:function, an own function of scores and null mode",
+        "J_learned, or module:function, a function of scores and null mode",
     ] = "both"
     null: Annotated[NullMode, "null mode"] = "paper"
     tie_break: Annotated[bool, "break ties exactly, which the lower bound and the law need"] = True

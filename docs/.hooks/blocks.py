@@ -26,6 +26,13 @@ _PRIVATE_BASE = re.compile(
 )
 # A number of a table, its error and its unit stay on one line: 1.93 (-0.13 ± 0.27), 33 ms.
 _CELL = re.compile(r"<td[^>]*>[^<]*\d[^<]*</td>")
+# A short cell stays on one line; one of many words gets a wider column where its table scrolls.
+_WHOLE_CELL = re.compile(
+    r"<(?P<tag>t[dh])(?P<attributes>\b[^>]*)>(?P<inside>.*?)</(?P=tag)>", re.DOTALL
+)
+_SHORT_CELL, _WORDS_CELL = 20, 60
+# Spaces that put the comments of several lines below each other: a phone leaves them out.
+_ALIGNMENT = re.compile(r"  ( +)(?=(?:</span>)?<span class=\"c1\">#)")
 _WITHIN_NUMBER = re.compile(
     r"(?<=\d) (?=\([^)]*±)| (?=± ?\d)|(?<=±) |(?<=\d) (?=(?:us|ms|s|MB|MiB|GB)\b)"
 )
@@ -54,6 +61,41 @@ def is_row(language: str, line: str) -> bool:
     return printed and _COLUMNS.search(line) is not None
 
 
+def rows_of(language: str, lines: list[str]) -> list[bool]:
+    """For each line, whether it is of a table: a row, or the rest of the cell of the row above."""
+    found: list[bool] = []
+    for line in lines:
+        rest = bool(found) and found[-1] and re.match(r" {4,}\S", line) is not None
+        found.append(is_row(language, line) or rest)
+    return found
+
+
+def with_alignment(line: str) -> str:
+    """A line of code with a mark on the spaces that align its comment, if code stands before it."""
+
+    def marked(match: re.Match[str]) -> str:
+        before = _TAG.sub("", line[: match.start()])
+        return f'  <span class="alignment">{match[1]}</span>' if before.strip() else match[0]
+
+    return _ALIGNMENT.sub(marked, line)
+
+
+def wrapped_line(line: str) -> str:
+    """A line of code that is broken where it does not fit."""
+    return f'<span class="wrapped">{line}</span>'
+
+
+def marked_cell(match: re.Match[str]) -> str:
+    """A cell of a table with the class of its length, by which a phone sets its width."""
+    attributes, inside = match["attributes"], match["inside"]
+    length = len(html.unescape(_TAG.sub("", inside)).strip())
+    if "class=" in attributes or not length:
+        return match[0]
+    name = "short" if length <= _SHORT_CELL else "words" if length > _WORDS_CELL else "long"
+    tag = match["tag"]
+    return f'<{tag} class="{name}"{attributes}>{inside}</{tag}>'
+
+
 def whole_options(code: str) -> str:
     """Code as HTML, with each option in a mark that keeps it on one line."""
 
@@ -75,11 +117,12 @@ def on_page_content(content: str, **_: Any) -> str:
         inner, closing, after = rest.partition("</code>")
         inner = inner.replace("&lt;BLANKLINE&gt;", "")
         plain = [html.unescape(_TAG.sub("", line)) for line in inner.split("\n")]
-        rows = [line for line in plain if is_row(language, line)]
+        are_rows = rows_of(language, plain)
+        rows = [text for text, row in zip(plain, are_rows, strict=True) if row]
         kept = whole_options if language in ("bash", "console") else str
         lines = [
-            line if text in rows or not text else f'<span class="wrapped">{kept(line)}</span>'
-            for line, text in zip(inner.split("\n"), plain, strict=True)
+            line if row or not text else wrapped_line(kept(with_alignment(line)))
+            for line, text, row in zip(inner.split("\n"), plain, are_rows, strict=True)
         ]
         copied = typed(language, "\n".join(plain))
         attribute = "" if copied is None else f' data-copy="{html.escape(copied)}"'
@@ -89,5 +132,6 @@ def on_page_content(content: str, **_: Any) -> str:
 
     content = _PRIVATE_BASE.sub("", content)
     content = _CELL.sub(lambda cell: _WITHIN_NUMBER.sub("\u00a0", cell[0]), content)
+    content = _WHOLE_CELL.sub(marked_cell, content)
     content = _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))
     return _LONG.sub(lambda code: f"<code>{whole_options(code[1])}</code>", content)

@@ -9,6 +9,7 @@ colons.
 
 import re
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
@@ -32,6 +33,19 @@ def with_formulas(docstring: str) -> str:
     return "\n\n".join(paragraphs)
 
 
+# A class whose attributes are described at its base, and that description.
+_OF_BASE = re.compile(r"\s*(?:Its|The)\s+attributes\s+are\s+those\s+of\s+`(\w+)`\.")
+_ATTRIBUTES = re.compile(r"^Attributes:\n(?: +.*\n?)+", re.MULTILINE)
+
+
+def classes(module: griffe.Module) -> Iterator[griffe.Class]:
+    """The classes of a package, those of its modules included."""
+    yield from module.classes.values()
+    for inner in module.modules.values():
+        if not inner.is_alias:
+            yield from classes(inner)
+
+
 class SiteDocstrings(griffe.Extension):
     """Fences every `>>>` block, up to the next empty line, and types every result."""
 
@@ -44,6 +58,22 @@ class SiteDocstrings(griffe.Extension):
         if isinstance(obj, griffe.Function):
             text = _RESULT.sub(lambda match: f"{match[0]}{self._type(obj, match[2])}: ", text)
         obj.docstring.value = text
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Describes attributes where a class names the base that describes them.
+
+        The base has no page: it is a part of the class in a file of its own.
+        """
+        for cls in classes(pkg):
+            if cls.is_alias or cls.docstring is None:
+                continue
+            named = _OF_BASE.search(cls.docstring.value)
+            if named is None:
+                continue
+            base = next(base for base in cls.mro() if base.name == named[1])
+            attributes = _ATTRIBUTES.search(base.docstring.value + "\n")
+            before, after = _OF_BASE.split(cls.docstring.value)[::2]
+            cls.docstring.value = f"{before}{after}\n\n{attributes[0]}"
 
     @staticmethod
     def _fenced(match: re.Match[str]) -> str:

@@ -342,10 +342,10 @@ def nonconformity_name(name: str) -> str:
 def register_nonconformity(
     name: str, function: NonconformityFunction, label: str | None = None
 ) -> None:
-    """Adds an own nonconformity score to those that `Racer` and the experiments know by name.
+    """Adds a nonconformity score of yours to those that `Racer` and the experiments know by name.
 
     It is tried once, on two queries, under `jit`, in each null mode. A program that loads an
-    artefact made with an own score registers it first.
+    artefact made with such a score registers it first.
 
     Args:
       name: Its name, a Python identifier that is not taken.
@@ -385,7 +385,7 @@ def register_nonconformity(
 
 
 def _check_nonconformity(who: str, function: NonconformityFunction, null: str) -> None:
-    """Tries an own nonconformity on two queries of three models under one null mode."""
+    """Tries a nonconformity of the user on two queries of three models under one null mode."""
     scores = jnp.array([[0.25, 0.75, 0.0], [0.5, 0.5, 1.0]], jnp.float32)
     result = jax.jit(function, static_argnums=1)(scores, null)
     check_no_nan(f"{who} under null={null!r}", result)

@@ -71,6 +71,14 @@ class DataError(ValueError):
       format: The format the file was taken for where no format was named, else None.
     """
 
+    path: str | Path | None
+    row: int | None
+    line: int | None
+    field: str | None
+    problem: str
+    remedy: Remedy | None
+    format: str | None
+
     def __init__(
         self,
         problem: str,

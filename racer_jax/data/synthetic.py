@@ -4,8 +4,8 @@ It is made from a key, with no download.
 
 Each model m answers query i rightly where a latent ability exceeds a threshold:
 
-  t_im = lambda z_i + sqrt(1 - lambda^2) (sqrt(tau) A_cm + sqrt(1 - tau) e_im),   correct_im = t_im
-  > -a_m
+  t_im = lambda z_i + sqrt(1 - lambda^2) (sqrt(tau) A_cm + sqrt(1 - tau) e_im)
+  correct_im = (t_im > -a_m)
 
 z is how easy the query is for every model, A_cm what model m makes of topic c, e noise; all of mean
 0 and variance 1 over the queries. Topic and, in part, easiness show in the query's text, made up in

@@ -6,7 +6,7 @@ all at once, and `check_bounds_broken` breaks the assumption, so that the check 
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple, Protocol, Required, TypedDict, Unpack
+from typing import NamedTuple, Required, TypedDict, Unpack
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.core.risk_levels import exact_alphas, miss_budget
 from racer_jax.montecarlo.common_size import PlanSize
+from racer_jax.montecarlo.compared import Compared
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
 from racer_jax.montecarlo.measured_splits import (
     Progress,
@@ -153,23 +154,6 @@ class BoundCheck(NamedTuple):
     histogram: RiskHistogram | None
 
 
-class _Compared(Protocol):
-    """What a verdict looks at, arrays by alpha `[a]`; see `BoundCheck`."""
-
-    @property
-    def risk(self) -> np.ndarray: ...
-    @property
-    def risk_error(self) -> np.ndarray: ...
-    @property
-    def exact(self) -> np.ndarray: ...
-    @property
-    def lower(self) -> np.ndarray: ...
-    @property
-    def upper(self) -> np.ndarray: ...
-    @property
-    def lower_applies(self) -> np.ndarray: ...
-
-
 class _Means(NamedTuple):
     """Mean risks beside what was promised of them; see `BoundCheck`."""
 
@@ -181,7 +165,7 @@ class _Means(NamedTuple):
     lower_applies: np.ndarray
 
 
-def verdicts(check: _Compared, z_limit: float, null: str) -> list[str]:
+def verdicts(check: Compared, z_limit: float, null: str) -> list[str]:
     """By alpha, PASS, FAIL or infeasible. Use this when the measured means are your own.
 
     FAIL is `z_limit` errors above the upper bound, below the lower, or off the law.

@@ -75,7 +75,7 @@ class Design(NamedTuple):
 
     @property
     def num_queries(self) -> int:
-        """N."""
+        """Number of queries, N."""
         return len(self.group)
 
     @property

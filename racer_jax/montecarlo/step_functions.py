@@ -73,7 +73,7 @@ class Pool(NamedTuple):
 
     @property
     def num_queries(self) -> int:
-        """N."""
+        """Number of queries, N."""
         return len(self.order)
 
     @property

@@ -8,8 +8,9 @@ query greedily by the COVERAGE each adds, the chance that it is right where all 
 are wrong, under a law of the correctness patterns that weights the training rows by their likeness
 to the query:
 
-  s(x, m) = sum_i W_i(x) Y_im;    m_j = argmax of the gain over the models not used yet;    E(x,
-  m_j) = 1 - gain_j
+  s(x, m) = sum_i W_i(x) Y_im
+  m_j = argmax of the gain over the models not used yet
+  E(x, m_j) = 1 - gain_j
 
 with the uncovered weight U, at first W, multiplied by 1 - Y_(., m_j) after each step and gain(m) =
 sum_i U_i Y_im. Gains never grow along the order, so the sets {E <= lambda} are nested, the loss is

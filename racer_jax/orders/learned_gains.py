@@ -6,8 +6,9 @@ Which model comes second is a matter of the pool and hardly of the query; how mu
 adds to the first is not. So the order stays static, m_1, m_2, ..., and the router learns the
 position J(x) of the first model in it that is right (the last class: none is):
 
-  p_j(x) = P(J = j | x) = softmax_j(b + W x);    gain of m_j = p_j(x);    E(x, m_j) = 1 - min_(i <=
-  j) p_i(x)
+  p_j(x) = P(J = j | x) = softmax_j(b + W x)
+  gain of m_j = p_j(x)
+  E(x, m_j) = 1 - min_(i <= j) p_i(x)
 
 One multinomial logistic regression a group, shrunk by a ridge towards the shares of the training
 rows: with an infinite ridge it is the static order itself. The problem is convex; no key, no

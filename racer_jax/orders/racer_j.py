@@ -2,9 +2,9 @@ r"""RACER-J on training queries.
 
 Weights that blend a query's whole group with its nearest neighbours.
 
-  W(x) = (1 - w) uniform over the training rows of the query's group (or all) + w uniform over its k
-  nearest
+  W(x) = (1 - w) G(x) + w N(x)
 
+G(x) is uniform over the training rows of the query's group (or over all), N(x) over the k nearest.
 w = 0 is the static order of the group, w = 1 pure nearest neighbours. The group says how the models
 cover each other, the neighbours what this query asks for; where the signal is weak the blend stays
 close to the static order. Rows of one pattern of correctness are gathered before the order is made,

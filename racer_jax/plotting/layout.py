@@ -86,7 +86,9 @@ class Panels(NamedTuple):
 
     def label_left(self, row: int, text: str) -> None:
         """Labels the y axes at the left edge. Use this when panels of a row share their label."""
-        lines = wrapped(text, 0.9 * self.heights[row], mpl.rcParams["font.size"])
+        # Panels at fixed places give some of their height to the labels below them.
+        share = 0.9 if self.gaps is None else 0.65
+        lines = wrapped(text, share * self.heights[row], mpl.rcParams["font.size"])
         for benchmark in self.left:
             self.axes[row, benchmark].set_ylabel(lines)
 
@@ -115,7 +117,6 @@ class Panels(NamedTuple):
         entries = entries_of(legend_of) if legend is None else legend
         columns = legend_columns(list(entries), width, _LEGEND * size)
         below = 0.08 + math.ceil(len(entries) / columns) * _LEGEND * size * 1.5 / 72
-        figure.suptitle(lines, fontsize=1.1 * size)
         if entries:
             figure.legend(
                 list(entries.values()),
@@ -127,8 +128,13 @@ class Panels(NamedTuple):
             )
         height = figure.get_figheight() + above + below
         figure.set_figheight(height)
+        figure.suptitle(lines, fontsize=1.1 * size)
         if self.gaps is not None:
-            self._place(above + 0.25, below + 0.5)
+            # As far from the edge in a high figure as in a low one: else the title comes down to
+            # the names of the panels.
+            figure.suptitle(lines, fontsize=1.1 * size, y=1 - 0.1 / height)
+            names = max(panel.get_title().count("\n") for panel in self.axes[0])
+            self._place(above + 0.3 + names * 1.1 * size * 1.2 / 72, below + 0.5)
         return figure
 
     def _place(self, above: float, below: float) -> None:

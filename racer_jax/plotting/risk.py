@@ -192,7 +192,7 @@ def size_figure(
     """
     styles = styles_of(score for curves in panels.values() for score in curves)
     with figure_style(width):
-        gaps = Gaps(0.15, 0.0)
+        gaps = Gaps(0.35, 0.0)
         grid = layout.panels(len(panels), (2.7,), width=width, share_y=True, gaps=gaps)
         for number, (name, curves) in enumerate(panels.items()):
             panel = grid.axes[0, number]
@@ -203,7 +203,7 @@ def size_figure(
             grid.title(number, name)
             panel.set_ylim(bottom=0)
             percent(panel, "x")
-        grid.label_left(0, "models called per query")
+        grid.label_left(0, "models called")
         grid.label_below(0, "alpha, the risk allowed")
         title = "More risk allowed, fewer models called"
         if failed:

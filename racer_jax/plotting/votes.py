@@ -32,10 +32,9 @@ _KINDS = {
     "bound": "bound: oracle or chance",
 }
 # Inches of a row in the picture of accuracies: room for the mark of each router.
-_ROW = 0.31
-# How far below the best single model the picture of accuracies reaches; what lies lower stands at
-# its edge.
-_REACH = 0.08
+_ROW = 0.35
+# How far that picture reaches below the best single model, and above all ways but bounds.
+_REACH, _REACH_ABOVE = 0.08, 0.02
 
 
 class CoverageLine(NamedTuple):
@@ -150,7 +149,8 @@ def _accuracy_legend(
     panels: Mapping[str, Mapping[str, Bar]], routers: Sequence[str]
 ) -> dict[str, Artist]:
     """A mark for each router and kind, and what lines and arrows mean."""
-    kinds = {bar.kind: None for bars in panels.values() for bar in bars.values()}
+    places = [(bar, *_shown(bars)) for bars in panels.values() for bar in bars.values()]
+    kinds = dict.fromkeys(bar.kind for bar, low, high in places if low <= bar.mean <= high)
     entries = {router: style.points(ms=6) for router, style in styles_of(routers).items()}
     for kind in kinds:
         if kind not in ("router", "racer"):
@@ -158,14 +158,18 @@ def _accuracy_legend(
     gray = {"color": "0.4", "marker": ""}
     entries["standard deviation over splits"] = {**gray, "lw": 1.4}
     entries["best single model"] = {**gray, "ls": ":", "lw": 1.2}
-    if any(bar.mean < _lowest(bars) for bars in panels.values() for bar in bars.values()):
+    if any(bar.mean < lowest for bar, lowest, _ in places):
         entries["further left"] = {**gray, "marker": "<", "ls": "", "ms": 6}
+    if any(bar.mean > highest for bar, _, highest in places):
+        entries["further right"] = {**gray, "marker": ">", "ls": "", "ms": 6}
     return {label: Line2D([], [], **look) for label, look in entries.items()}
 
 
-def _lowest(bars: Mapping[str, Bar]) -> float:
-    """The accuracy below which a panel shows an arrow only."""
-    return max(bar.mean for bar in bars.values() if bar.kind == "single") - _REACH
+def _shown(bars: Mapping[str, Bar]) -> tuple[float, float]:
+    """The accuracies beyond which a panel shows an arrow only, so that the ways are seen apart."""
+    best = max(bar.mean for bar in bars.values() if bar.kind == "single")
+    ways = [bar.mean + bar.std for bar in bars.values() if bar.kind != "bound"]
+    return best - _REACH, max(ways) + _REACH_ABOVE
 
 
 def _way_of(way: str, bars: Mapping[str, Bar]) -> tuple[str, str]:
@@ -189,7 +193,7 @@ def _draw_bars(
     routers: Sequence[str],
 ) -> None:
     """A point and its spread for each way, routers of a row below each other."""
-    lowest = _lowest(bars)
+    lowest, highest = _shown(bars)
     styles = styles_of(routers)
     shifts = dict(zip(routers, np.linspace(0.31, -0.31, len(routers)), strict=True))
     if len(routers) < 2:
@@ -198,9 +202,14 @@ def _draw_bars(
         row, router = cells[way]
         style = styles[router] if router else style_of(bar.kind)
         y = -rows.index(row) + shifts.get(router, 0.0)
-        if bar.mean < lowest:
-            # Where a panel ends, an arrow says that the point lies further left.
-            panel.plot(lowest, y, marker="<", ms=4.5, color=style.color, ls="")
+        if not lowest <= bar.mean <= highest:
+            # Where a panel ends, an arrow says that the point lies further left or right.
+            mark, edge = ("<", lowest) if bar.mean < lowest else (">", highest)
+            panel.plot(edge, y, marker=mark, ms=4.5, color=style.color, ls="")
+            if mark == ">":
+                box = {"fc": ("0.95", "w")[rows.index(row) % 2], "ec": "none", "pad": 1}
+                inside = {"ha": "right", "va": "center", "fontsize": "small", "bbox": box}
+                panel.text(highest - 0.005, y, f"{bar.mean:.1%}", None, **inside)
             continue
         spread = [bar.mean - bar.std, bar.mean + bar.std]
         panel.plot(spread, [y, y], color=style.color, lw=1, alpha=0.45, zorder=2)
@@ -210,6 +219,8 @@ def _draw_bars(
     panel.grid(visible=False, axis="y")
     panel.axvline(lowest + _REACH, color="0.4", ls=":", lw=1.2)
     panel.set_xlim(left=lowest - 0.01)
+    if any(bar.mean > highest for bar in bars.values()):
+        panel.set_xlim(right=highest + 0.01)
     panel.set_ylim(-len(rows) + 0.4, 0.6)
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=False))
     percent(panel, "x", 0)

@@ -196,7 +196,7 @@ def group_scores(
 
 
 def group_codes(groups: Sequence[str | None], names: Sequence[str]) -> np.ndarray:
-    """The index of each group in `names`, int32 `[n]`; `len(known)` for any other group.
+    """The index of each group in `names`, int32 `[n]`; `len(names)` for any other group.
 
     Use this when you look up an array by group, such as the thresholds `[g, a]` of `GroupedScores`.
     """

@@ -133,7 +133,7 @@ class GroupedThreshold:
 def smallest_size(alpha: Level, delta: float | None = None) -> int:
     """The smallest number of calibration queries with a finite threshold.
 
-    Ceil(1 / alpha) - 1, and more with a delta.
+    It is ceil(1 / alpha) - 1, and more with a delta.
 
     Args:
       alpha: Risk level in (0, 1).

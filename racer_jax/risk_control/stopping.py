@@ -260,7 +260,7 @@ def stop_critical_scores(
 ) -> jax.Array | TieBroken:
     r"""Critical scores of the envelope.
 
-    C(x) = max{S_j : j a record, the loss of stopping at j is 1}.
+    They are c(x) = max{S_j : j a record, the loss of stopping at j is 1}.
 
     The policy at lambda, and at any threshold above it, loses on x only if c(x) > lambda. With
     these scores `calibrate` bounds the chance of the loss by alpha.

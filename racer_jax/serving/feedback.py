@@ -142,6 +142,10 @@ class Entries:
       num_errors: Number of lines left out, for they hold the error of a query and no decision.
     """
 
+    position: int
+    skipped: int
+    num_errors: int
+
     def __init__(
         self, monitor: Monitor, file: Iterable[bytes], path: str, *, resume: bool = False
     ) -> None:

@@ -71,7 +71,7 @@ def score_names(text: str) -> tuple[str, ...]:
 
     Args:
       text: Names of `NONCONFORMITIES` and `ORDERS`, own ones included, joined by commas; or
-        `module:function` of an own nonconformity, which is imported, from the working folder too,
+        `module:function` of a nonconformity of yours, imported from the working folder too,
         and registered under the name of the function.
 
     Raises:

@@ -24,6 +24,7 @@ class Page(HTMLParser):
         blocks: Each block of code.
         prose: Text outside code and formulas.
         anchors: Every id.
+        num_quotations: Number of quotations.
     """
 
     def __init__(self, text: str):
@@ -31,6 +32,7 @@ class Page(HTMLParser):
         self.rows: list[tuple[str, ...]] = []
         self.blocks: list[Block] = []
         self.anchors: set[str] = set()
+        self.num_quotations = 0
         self._open: list[tuple[str, str]] = []
         self._prose, self._cell, self._code = [], [], []
         self._row: list[str] = []
@@ -53,6 +55,8 @@ class Page(HTMLParser):
         self._open.append((tag, kind))
         if "doc-section-title" in kind:
             self._title = ""
+        if tag == "blockquote":
+            self.num_quotations += 1
         if tag == "tr":
             self._row = []
         if tag == "td":

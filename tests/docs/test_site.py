@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def fault_of_row(title: str, cells: tuple[str, ...]) -> str | None:
         if not re.fullmatch(r"\*{0,2}[A-Za-z_]\w*", names[0]):
             return "has no name"
         names = names[1:]
+        if not any(names):
+            return "has no type"
     if not description:
         return "has no description"
     if re.fullmatch(r"\w\.", description):
@@ -106,6 +109,7 @@ def test_a_garbled_row_is_found():
         ("Raises", ("", "If it is wrong.")),
         ("Raises", ("ValueError", "")),
         ("Attributes", ("num_models", "int", "M.")),
+        ("Attributes", ("num_models", "", "Number of models.")),
     ):
         assert fault_of_row(title, cells) is not None, cells
 
@@ -160,6 +164,47 @@ def test_the_reference_lists_the_public_names_and_no_others(pages):
         }
         entries = {entry for entry in entries if "." not in entry}
         assert entries == set(homes), f"{name} lists more than its __all__"
+
+
+def methods_of(cls):
+    """The public methods and properties of a class that this package wrote, inherited ones too."""
+    for base in cls.__mro__:
+        if base.__module__.startswith("racer_jax"):
+            kinds = (types.FunctionType, classmethod, property, functools.cached_property)
+            for name, member in vars(base).items():
+                if name[0] != "_" and isinstance(member, kinds) and member.__doc__:
+                    yield name
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_the_reference_describes_every_method_of_a_class(pages):
+    api, missing = hook("api"), []
+    for package in api.packages():
+        anchors = pages[f"api/{package.name}"].anchors
+        homes = {} if package.name == "racer_jax" else package.homes
+        for module, names in homes.items():
+            for name in names:
+                public = getattr(importlib.import_module(module), name)
+                inside = methods_of(public) if isinstance(public, type) else ()
+                listed = [f"{module}.{name}.{method}" for method in inside]
+                missing += [entry for entry in listed if entry not in anchors]
+    assert "racer_jax.racer.racer.Racer.at" in pages["api/racer_jax.racer"].anchors
+    assert not missing
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_the_reference_shows_nothing_private_and_nothing_garbled(pages):
+    private = re.compile(r"(?<![\w.*])_[A-Za-z]\w+")
+    for name, page in pages.items():
+        if not name.startswith("api/"):
+            continue
+        signatures = [block.text for block in page.blocks if block.language == "python"]
+        assert not [text for text in signatures if private.search(text)], name
+        # A formula that is broken at "> b" would be a quotation.
+        assert page.num_quotations == 0, name
+        assert not re.findall(r"^ *[A-Za-z]\. *$", page.prose, re.MULTILINE), name
 
 
 @pytest.mark.long
@@ -232,8 +277,41 @@ def test_a_number_of_a_table_is_not_broken():
     page = "<td>1.93 (-0.13 ± 0.27)</td><td>33 ms of 2 rows</td><p>1 ± 2</p>"
     space = "\u00a0"
     assert blocks.on_page_content(page) == (
-        f"<td>1.93{space}(-0.13{space}±{space}0.27)</td><td>33{space}ms of 2 rows</td><p>1 ± 2</p>"
+        f'<td class="short">1.93{space}(-0.13{space}±{space}0.27)</td>'
+        f'<td class="short">33{space}ms of 2 rows</td><p>1 ± 2</p>'
     )
+
+
+def test_a_cell_has_the_class_of_its_length():
+    blocks = hook("blocks")
+    page = '<td><code>J</code> learned</td><td style="x">{}</td><td></td><td class="a">b</td>'
+    marked = blocks.on_page_content(page.format("one word after another " * 3))
+    assert marked.startswith('<td class="short"><code class="short">J</code> learned</td>')
+    assert '<td class="words" style="x">' in marked
+    assert blocks.on_page_content("<thead><tr><th>n</th></tr></thead>").startswith("<thead>")
+    assert marked.endswith('<td></td><td class="a">b</td>')
+    assert '<td class="long" style="x">' in blocks.on_page_content(
+        page.format("more than twenty letters")
+    )
+
+
+def test_what_belongs_to_a_row_is_kept_with_it():
+    blocks = hook("blocks")
+    lines = ["risk      what is", "          promised here", "A sentence.", "    a quote"]
+    assert blocks.rows_of("text", lines) == [True, True, False, False]
+
+
+def test_only_spaces_before_the_comment_of_a_line_of_code_are_alignment():
+    blocks = hook("blocks")
+    comment = '<span class="c1"># why</span>'
+    assert blocks.with_alignment(f"a = 1      {comment}") == (
+        f'a = 1  <span class="alignment">    </span>{comment}'
+    )
+    spaces = f'<span class="w">     </span>{comment}'
+    assert blocks.with_alignment(f"b{spaces}") == (
+        f'b<span class="w">  <span class="alignment">   </span></span>{comment}'
+    )
+    assert blocks.with_alignment(spaces) == spaces
 
 
 @pytest.mark.long

@@ -78,3 +78,12 @@ def test_the_commands_of_a_page_exist(path):
         name = script if "/" in script else script.replace(".", "/") + ".py"
         here = ROOT / name
         assert here.exists() or here.with_suffix("").is_dir(), f"{path.name} names {script}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_code_on_the_front_pages_fits_what_github_shows_without_scrolling(name):
+    page = (ROOT / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert lines
+    assert [line for line in lines if len(line) > 98] == []

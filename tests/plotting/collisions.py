@@ -1,4 +1,4 @@
-"""What a reader of a figure could not read: text outside the figure, or over other text."""
+"""What a reader of a figure could not read: text outside the figure, over or too near other text."""
 
 from itertools import combinations
 
@@ -6,9 +6,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+# Inches between texts of one line that are read apart, and between title and what is below.
+_APART, _BELOW_TITLE = 0.05, 0.08
+
 
 def unreadable(figure: Figure) -> list[str]:
-    """Each text that runs out of the figure, and each pair of texts that overlap."""
+    """Each text that runs out of the figure, and each pair of texts that are not apart."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -30,8 +33,15 @@ def unreadable(figure: Figure) -> list[str]:
         slanted = {one.get_rotation() % 90, other.get_rotation() % 90} != {0.0}
         across = min(box.x1, second.x1) - max(box.x0, second.x0)
         down = min(box.y1, second.y1) - max(box.y0, second.y0)
-        if across > 1 and down > 1.5 and not slanted:
+        if slanted:
+            continue
+        if across > 1 and down > 1.5:
             problems.append(f"{one.get_text()!r} over {other.get_text()!r}")
+        elif down > 1.5 and -across < _APART * figure.dpi:
+            problems.append(f"{one.get_text()!r} nearly touches {other.get_text()!r}")
+        elif figure._suptitle in (one, other) and -down < _BELOW_TITLE * figure.dpi:
+            below = one if other is figure._suptitle else other
+            problems.append(f"{below.get_text()!r} close to the title")
     return problems
 
 

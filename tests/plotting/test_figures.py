@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from racer_jax import plotting
@@ -142,9 +143,17 @@ def test_the_check_sees_text_over_text_and_text_outside():
     figure.text(0.5, 0.5, "one text")
     figure.text(0.52, 0.5, "another")
     figure.text(0.9, 0.1, "runs out of it")
+    near = figure.text(0.1, 0.8, "left")
+    end = near.get_window_extent(FigureCanvasAgg(figure).get_renderer()).x1 / figure.bbox.width
+    figure.text(end + 0.01, 0.8, "right")
+    figure.suptitle("a title", y=0.9)
     problems = unreadable(figure)
     assert "'one text' over 'another'" in problems
     assert "'runs out of it' runs out of the figure" in problems
+    assert "'left' nearly touches 'right'" in problems
+    figure.suptitle("a title", y=0.9, va="bottom")
+    figure.text(0.5, 0.89, "a panel", ha="center", va="top")
+    assert "'a panel' close to the title" in unreadable(figure)
 
 
 def test_percentages_have_the_decimals_that_their_ticks_need():

@@ -32,6 +32,26 @@ def test_routers_share_the_row_of_a_way():
     assert drawn[0.62, 0][1] == "<"
 
 
+def test_a_bound_far_above_all_ways_leaves_them_their_room():
+    bars = {
+        "single: large": plotting.Bar(0.7, 0.01, "single"),
+        "KNNR": plotting.Bar(0.71, 0.01, "router"),
+        "oracle: any model right": plotting.Bar(0.95, 0.01, "bound"),
+    }
+    figure = plotting.accuracy_figure({"arc": bars}, "")
+    (axes,) = figure.axes
+    assert axes.get_xlim()[1] < 0.8
+    assert [text.get_text() for text in axes.texts] == ["95.0%"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "further right" in legend
+    assert "further left" not in legend
+    assert "bound: oracle or chance" not in legend
+    bound = plotting.Bar(0.73, 0.0, "bound")
+    near = plotting.accuracy_figure({"arc": {**bars, "oracle: any model right": bound}}, "")
+    assert near.axes[0].texts[:] == []
+    assert "bound: oracle or chance" in [text.get_text() for text in near.legends[0].get_texts()]
+
+
 def test_a_heat_map_ends_with_the_last_alpha_that_was_chosen():
     share = np.zeros((4, 2))
     share[1] = 0.5

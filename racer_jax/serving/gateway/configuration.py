@@ -32,7 +32,7 @@ def load_settings(path: str | Path) -> Settings:
       path: A file of TOML (`.toml`) or YAML (`.yaml`, `.yml`).
 
     Returns:
-      The settings; paths in them are relative to the file's folder no more.
+      The settings; relative paths of the file are replaced by those from its folder.
 
     Raises:
       DataError: If it cannot be read, a field is unknown or out of range, a reference cannot be

@@ -41,8 +41,11 @@ SECONDS_OF_A_DAY = 86400.0
 _PATIENCE_SECONDS = 0.25
 
 
-class _UnderWay:
-    """A request that counts as under way within a block."""
+class UnderWay:
+    """A request that counts as under way within a block.
+
+    Use this when you call `Gateway.admitted`, which makes it.
+    """
 
     __slots__ = ("_gateway",)
 
@@ -252,7 +255,7 @@ class Gateway:
 
     # --- what requests ask ------------------------------------------------------------------------
 
-    def admitted(self, while_draining: bool = False) -> "_UnderWay":
+    def admitted(self, while_draining: bool = False) -> "UnderWay":
         """Counts a request as under way, before its body is read: that takes memory too.
 
         Use this when a request has named its key, around everything else that it costs.
@@ -266,7 +269,7 @@ class Gateway:
         full = self.in_flight >= self.settings.server.max_in_flight
         if full or (self.draining and not while_draining):
             raise busy(self.draining)
-        return _UnderWay(self)
+        return UnderWay(self)
 
     def situation(self, name: str) -> Situation:
         """What a plan depends on beside the request, now.
