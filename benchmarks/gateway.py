@@ -1,6 +1,6 @@
 """What the gateway costs: requests per second of its CPU, time it adds, memory, time until ready.
 
-    python benchmarks/gateway.py [--seconds 4] [--json results.json] [--litellm PYTHON] [--no-pin]
+    python benchmarks/gateway.py [--seconds 4] [--rounds 3] [--json results.json] [--litellm PYTHON] [--no-pin]
 
 All on loopback, each part in a process of its own: upstreams that echo, the gateway (`racer-jax
 serve` as a user starts it), litellm's Router, and this program, which sends the requests. CPU
@@ -10,6 +10,7 @@ other things; times do not.
 What a server adds is, request by request, its response time minus the time that the upstream takes
 for this request (the same for all of its calls), less the median of the same for one call without a
 server between, with as many clients. Upstreams take 10 to 30 ms, another time for each request.
+Calls with and without the server take turns, and of the rounds the median counts.
 "In step" has all of them take 20 ms: clients of such a test fall into step, ask together and wait
 for each other, which about doubles what is added; real models never take exactly as long.
 
@@ -203,13 +204,18 @@ class Served:
     apart: tuple | None = None
 
 
-def above(times, direct):
-    """Quantiles of times in milliseconds, less the median of direct calls."""
-    added = (times - np.median(direct)) * 1e3
-    return {f"p{q}_ms": round(float(np.percentile(added, q)), 2) for q in (50, 99)}
+def above(rounds):
+    """Quantiles of times in milliseconds, less the median of direct calls: medians over rounds.
+
+    Args:
+      rounds: Seconds of the requests of each round, and those of its direct calls.
+    """
+    added = [(times - np.median(direct)) * 1e3 for times, direct in rounds]
+    quantiles = np.median([np.percentile(times, (50, 99)) for times in added], axis=0)
+    return {f"p{q}_ms": round(float(ms), 2) for q, ms in zip((50, 99), quantiles, strict=True)}
 
 
-def measured(served, echo_url, seconds):
+def measured(served, echo_url, seconds, num_rounds):
     """Every figure of a server."""
     results = {}
     if served.apart is not None:
@@ -224,22 +230,27 @@ def measured(served, echo_url, seconds):
             "requests": len(times),
         }
         for column, (clients, took, share) in ADDED.items():
-            direct = run(load(echo_url, "echo", clients, seconds * share, took))
-            through = run(load(served.url, model, clients, seconds * share, took))
-            figures[column] = above(through, direct)
+            rounds = []
+            for _ in range(num_rounds):
+                direct = run(load(echo_url, "echo", clients, seconds * share, took))
+                through = run(load(served.url, model, clients, seconds * share, took))
+                rounds.append((through, direct))
+            figures[column] = above(rounds)
     results["memory_mb"] = round(memory(served.pid))
     return results
 
 
-def direct_figures(echo_url, seconds, apart):
+def direct_figures(echo_url, seconds, num_rounds, apart):
     """The times of calls without a server between, above their own median."""
     if apart is not None:
         keep_apart([], apart)
     run(load(echo_url, "echo", 8, 0.5))
     figures = {}
     for column, (clients, took, share) in ADDED.items():
-        times = run(load(echo_url, "echo", clients, seconds * share, took))
-        figures[column] = above(times, times)
+        rounds = [
+            run(load(echo_url, "echo", clients, seconds * share, took)) for _ in range(num_rounds)
+        ]
+        figures[column] = above([(times, times) for times in rounds])
     return {ONE_CALL: figures}
 
 
@@ -258,7 +269,7 @@ def ended(process):
     process.wait()
 
 
-def gateway_figures(folder, port, echo_url, seconds, apart):
+def gateway_figures(folder, port, echo_url, seconds, num_rounds, apart):
     """The figures of the gateway."""
     command = [sys.executable, "-m", "racer_jax", "serve", str(configuration(folder, port))]
     environment = {
@@ -274,19 +285,21 @@ def gateway_figures(folder, port, echo_url, seconds, apart):
     try:
         url = f"{line.split()[1].rstrip(',')}/chat/completions"
         names = {"set of 1": "racer/one", "set of 3": "racer/three"}
-        figures = measured(Served(url, gateway.pid, names, apart), echo_url, seconds)
+        served = Served(url, gateway.pid, names, apart)
+        figures = measured(served, echo_url, seconds, num_rounds)
     finally:
         ended(gateway)
     ready_figures = {"ready_seconds": round(ready, 1), "ready_cpu_seconds": round(ready_cpu, 1)}
     return ready_figures | figures
 
 
-def bare_figures(port, echo_url, seconds, apart):
+def bare_figures(port, echo_url, seconds, num_rounds, apart):
     """The figures of a server that forwards and does nothing else."""
     server, line = started([sys.executable, str(SERVERS), "bare", f"http://127.0.0.1:{port}/v1"])
     try:
         url = f"http://127.0.0.1:{int(line)}/v1/chat/completions"
-        return measured(Served(url, server.pid, {ONE_CALL: "echo"}, apart), echo_url, seconds)
+        served = Served(url, server.pid, {ONE_CALL: "echo"}, apart)
+        return measured(served, echo_url, seconds, num_rounds)
     finally:
         ended(server)
 
@@ -297,7 +310,7 @@ def has_litellm(python):
     return subprocess.run([python, "-c", code], check=False).returncode == 0
 
 
-def litellm_figures(python, port, echo_url, seconds, apart):
+def litellm_figures(python, port, echo_url, seconds, num_rounds, apart):
     """The figures of litellm's Router; None where it is not installed."""
     if not has_litellm(python):
         return None
@@ -306,7 +319,8 @@ def litellm_figures(python, port, echo_url, seconds, apart):
     try:
         url = f"http://127.0.0.1:{int(line)}/v1/chat/completions"
         names = {"set of 1": "one", "set of 3": "three"}
-        return measured(Served(url, server.pid, names, apart), echo_url, seconds)
+        served = Served(url, server.pid, names, apart)
+        return measured(served, echo_url, seconds, num_rounds)
     finally:
         ended(server)
 
@@ -351,6 +365,7 @@ class Config(Counted):
     """Options of the benchmark."""
 
     seconds: Annotated[float, "seconds of each measurement"] = 4.0
+    rounds: Annotated[int, "rounds whose median each of the added times is"] = 3
     json: Annotated[Path | None, "file for the figures"] = None
     pin: Annotated[bool, "keep the server on a core of its own while it is measured"] = True
     litellm: Annotated[str, "the Python of an environment with litellm; this one by default"] = ""
@@ -376,7 +391,8 @@ def main():
         upstream, line = started([sys.executable, str(SERVERS), "echo"])
         port = int(line)
         echo_url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        how = echo_url, parsed.seconds, (upstream.pid,) if parsed.pin else None
+        apart = (upstream.pid,) if parsed.pin else None
+        how = echo_url, parsed.seconds, parsed.rounds, apart
         try:
             results = {
                 DIRECT: direct_figures(*how),
@@ -393,7 +409,9 @@ def main():
             " PYTHON of an environment that has it"
         )
     where = "the server has the first core" if parsed.pin else "all processes share the cores"
-    print(f"\nTimes are p50 / p99, and hold on an idle machine alone; {where}.")
+    print(
+        f"\nTimes are p50 / p99, medians of {parsed.rounds} rounds, and hold on an idle machine alone; {where}."
+    )
     for sentence, kept in verdicts(results[OURS]):
         print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")
     print(share_of_others(results))

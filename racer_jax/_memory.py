@@ -1,10 +1,16 @@
-"""Memory that a process holds and has no use for: the C library's, and circles of references."""
+"""Memory of a process: what it holds and has no use for, and the pages on which the rest lies."""
 
 import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+
+# Of Linux 6.1 and later (`man 2 madvise`); Python's `mmap` knows no name for it.
+_MADV_COLLAPSE = 25
+_LARGE_PAGE = 2 << 20
 
 
 @cache
@@ -26,6 +32,39 @@ def give_back() -> None:
     """
     if (library := _c_library()) is not None:
         library.malloc_trim(0)
+
+
+def use_large_pages() -> int:
+    """Puts what the process holds now on pages of 2 MB, where the system has them to give.
+
+    The processor remembers where a few thousand pages lie and must look up any other. A process
+    that does little at a time, here and there in hundreds of megabytes, looks up again and again.
+    What was half empty takes its whole page afterwards, some megabytes in all.
+
+    Takes a quarter of a second. Without effect where the system is not Linux 6.1 or later.
+
+    Use this once a server has loaded all that it serves with.
+
+    Returns:
+      How many pages of 2 MB it made.
+    """
+    library, areas = _c_library(), Path("/proc/self/maps")
+    if library is None or sys.platform != "linux" or not areas.exists():
+        return 0
+    num_pages = 0
+    for line in areas.read_text().splitlines():
+        addresses, rights, *rest = line.split(maxsplit=5)
+        is_own = len(rest) == 3 or rest[3] == "[heap]"  # no file, no stack
+        if not rights.startswith("rw") or not is_own:
+            continue
+        first, last = (int(address, 16) for address in addresses.split("-"))
+        first = -(-first // _LARGE_PAGE) * _LARGE_PAGE
+        for page in range(first, last - _LARGE_PAGE + 1, _LARGE_PAGE):
+            refused = library.madvise(
+                ctypes.c_void_p(page), ctypes.c_size_t(_LARGE_PAGE), _MADV_COLLAPSE
+            )
+            num_pages += refused == 0
+    return num_pages
 
 
 @contextmanager

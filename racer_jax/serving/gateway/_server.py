@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from racer_jax._memory import use_large_pages
 from racer_jax.serving.gateway._exchange import CONNECTION
 from racer_jax.serving.gateway._secrets import Redaction
 from racer_jax.serving.gateway.app import inference_app, management_app
@@ -228,6 +229,7 @@ def _collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
+    use_large_pages()
 
 
 def _server(app: Any, protocol: type[HttpToolsProtocol]) -> _Server:
