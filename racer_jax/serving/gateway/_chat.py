@@ -33,7 +33,7 @@ from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
 from racer_jax.serving.gateway._queries import query_of
-from racer_jax.serving.gateway._spans import TRACES, note, parent_of, request_span
+from racer_jax.serving.gateway._spans import is_traced, note, parent_of, request_span
 from racer_jax.serving.gateway._streams import (
     DONE,
     TAIL_BYTES,
@@ -110,7 +110,7 @@ class Chat:
         limit_ms = completion.query.options.deadline_ms
         if limit_ms is not None:
             seconds = min(seconds, limit_ms / 1000)
-        if not TRACES:
+        if not is_traced(completion.parent_span):
             await self._within(seconds, completion, answering)
             return
         query = completion.query

@@ -9,10 +9,10 @@ from typing import Any
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._replies import Fields, Reply, Usage
 from racer_jax.serving.gateway._spans import (
-    TRACES,
     call_span,
     count_tokens,
     headers_of_calls,
+    is_traced,
     note,
     note_messages,
 )
@@ -69,7 +69,7 @@ class Asking:
           CallFailedError: If it gives none.
         """
         sent = fields or self.fields
-        if not TRACES:
+        if not is_traced():
             return await self.upstreams[model].call(sent, self.headers)
         with call_span(model, _PROVIDER) as span:
             try:

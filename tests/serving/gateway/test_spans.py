@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from racer_jax.serving.gateway import _spans
+from racer_jax.serving.gateway import _panel, _spans
 from tests.serving.gateway.upstreams import status
 
 NUM_TOKENS = (("input", 10), ("output", 2))
@@ -109,3 +109,43 @@ def test_a_stream_is_a_call_like_any_other(served, upstreams, monkeypatch):
         {"role": "user", "parts": [{"type": "text", "content": "large secret ?"}]}
     ]
     assert "I am large" in shown["gen_ai.output.messages"]
+
+
+@pytest.mark.extra
+def test_where_nothing_takes_spans_none_is_made(served, upstreams, monkeypatch):
+    pytest.importorskip("opentelemetry.trace")
+    made = []
+    monkeypatch.setattr(_spans, "note", lambda span, about: made.append(about))
+    real = _spans.call_span
+    monkeypatch.setattr(_panel, "call_span", lambda *a, **k: made.append(a) or real(*a, **k))
+    assert not _spans.is_traced()
+    assert served.chat("small,large ?").status == 200
+    assert made == []
+    # The client's context goes on to the models all the same.
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    parent = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    upstreams.headers.clear()
+    assert served.chat("small,large ?", headers=parent).status == 200
+    assert len(upstreams.headers) == 2
+    assert all(trace in sent["traceparent"] for sent in upstreams.headers)
+
+
+@pytest.mark.extra
+@pytest.mark.parametrize("kind", ["trace", "metrics"])
+def test_what_takes_spans_or_metrics_is_seen_whenever_it_is_set(kind, monkeypatch):
+    interface = pytest.importorskip(f"opentelemetry.{kind}")
+    sdk = pytest.importorskip(f"opentelemetry.sdk.{kind}")
+    name, make = {
+        "trace": ("get_tracer_provider", "TracerProvider"),
+        "metrics": ("get_meter_provider", "MeterProvider"),
+    }[kind]
+    assert not _spans.is_traced()
+    provider = getattr(sdk, make)()
+    monkeypatch.setattr(interface, name, lambda: provider)
+    assert _spans.is_traced()
+
+
+@pytest.mark.extra
+def test_an_unset_meter_is_known_by_its_class():
+    metrics = pytest.importorskip("opentelemetry.metrics")
+    assert type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider"
