@@ -5,7 +5,7 @@
 Scores are the share of the k nearest training queries that each model got right:
 `KNeighborsRegressor.predict` with brute force, by cosine and, which is the same order and its
 faster path, by Euclidean distance on unit vectors. All agree before anything is timed. Needs the
-extra `bench`.
+extra `parity`.
 """
 
 import sys
@@ -92,7 +92,7 @@ def compare(size: tuple[int, int, int], config: Config) -> Row:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark, prints the table and writes the results."""
     config = reporting.parse_config(Config, "k-NN scoring against scikit-learn.", arguments)
-    needs("bench", "sklearn")
+    needs("parity", "sklearn")
     import sklearn
 
     rows = [compare(size, config) for size in SIZES]

@@ -18,7 +18,6 @@ table's share.
 import hashlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from harness import Counted
+from harness import Counted, report
 
 from racer_jax import reporting
 
@@ -129,7 +128,6 @@ class Config(Counted):
     shots: Annotated[int, "worked examples in each prompt"] = 0
     repeats: Annotated[int, "times that each version reads them"] = 5
     before: Annotated[Path | None, "checkout of the version to compare with"] = None
-    output: Annotated[Path | None, "file for the figures, as JSON"] = None
 
 
 def main() -> None:
@@ -151,27 +149,26 @@ def main() -> None:
             results[version] = measured(tree, str(small), str(large), "memory")
     if len({result.pop("digest") for result in results.values()}) > 1:
         raise SystemExit("the versions disagree")
-    print(f"{rows:,} rows, {options.megabytes:g} MB, {options.shots} shots")
-    print(f"{'version':<12}{'cpu s':>8}{'peak MB':>10}{'table MB':>10}{'peak/table':>12}")
+    lines = []
     for version, result in results.items():
         result["cpu_s"] = statistics.median(seconds[version])
         peak, table = result["peak_bytes"], result["table_bytes"]
-        numbers = f"{result['cpu_s']:>8.2f}{peak / 1e6:>10.1f}{table / 1e6:>10.1f}"
-        print(f"{version:<12}{numbers}{peak / table:>12.2f}")
+        numbers = [f"{result['cpu_s']:.2f}", f"{peak / 1e6:.1f}", f"{table / 1e6:.1f}"]
+        lines.append([version, *numbers, f"{peak / table:.2f}"])
+    title = f"{rows:,} rows, {options.megabytes:g} MB, {options.shots} worked examples a prompt;"
+    record = {
+        "rows": rows,
+        "megabytes": options.megabytes,
+        "shots": options.shots,
+        "versions": results,
+        "cpu_s": seconds,
+        "msgspec": msgspec.__version__,
+    }
+    header = ["version", "CPU s", "peak MB", "table MB", "peak / table"]
+    report("read_logs", title, header, lines, record)
     if "before" in results:
         ratio = results["before"]["cpu_s"] / results["now"]["cpu_s"]
         print(f"now it is {ratio:.1f} times as fast as before")
-    if options.output:
-        result = {
-            "rows": rows,
-            "megabytes": options.megabytes,
-            "shots": options.shots,
-            "versions": results,
-            "cpu_s": seconds,
-            "libraries": {"python": platform.python_version(), "msgspec": msgspec.__version__},
-            "cores": os.cpu_count(),
-        }
-        options.output.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

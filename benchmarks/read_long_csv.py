@@ -4,15 +4,12 @@ The file holds one row for each (query, model): id, text, model, label. Both rea
 matrix of labels; ours also checks every field, joins text to query and refuses repeated and missing
 pairs. Run it with
 
-    python benchmarks/read_long_csv.py [--rows 1000000] [--repeats 5] [--output results.json]
+    python benchmarks/read_long_csv.py [--rows 1000000] [--repeats 5]
 
-It prints a table and writes JSON. Peak memory is that of a process that reads the file once and
+Peak memory is that of a process that reads the file once and
 does nothing else.
 """
 
-import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,10 +19,10 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from harness import Counted, needs
+from harness import Counted, needs, report
 
 from racer_jax import reporting
 from racer_jax.data import read_long_csv
@@ -92,7 +89,6 @@ class Config(Counted):
 
     rows: Annotated[int, "rows of the file"] = 1_000_000
     repeats: Annotated[int, "times that each library reads it"] = 5
-    output: Annotated[Path | None, "file for the figures, as JSON"] = None
 
 
 def main() -> None:
@@ -123,39 +119,36 @@ def main() -> None:
     }
     ratio = seconds["racer_jax"][0] / seconds["pandas"][0]
     held = ratio <= LIMIT_RATIO and memory["racer_jax"][1] < LIMIT_BYTES
-    print(f"{rows:,} rows, {size / 1e6:.0f} MB, median of {options.repeats}")
-    print(f"{'reader':<12}{'wall s':>9}{'cpu s':>9}{'peak MB':>10}{'imports MB':>12}")
-    for name, (before, after) in memory.items():
-        print(
-            f"{name:<12}{seconds[name][0]:>9.2f}{seconds[name][1]:>9.2f}"
-            f"{after / 1e6:>10.0f}{before / 1e6:>12.0f}"
-        )
+    lines = [
+        [
+            name,
+            *(f"{value:.2f}" for value in seconds[name]),
+            *(f"{memory_bytes / 1e6:.0f}" for memory_bytes in reversed(memory[name])),
+        ]
+        for name in READERS
+    ]
+    results = {
+        "rows": rows,
+        "file_bytes": size,
+        "repeats": options.repeats,
+        "wall_ratio": ratio,
+        "readers": {
+            name: {
+                "wall_s": seconds[name][0],
+                "cpu_s": seconds[name][1],
+                "peak_bytes": memory[name][1],
+            }
+            for name in READERS
+        },
+        "versions": {name: version(name) for name in ("numpy", "pandas")},
+    }
+    title = f"{rows:,} rows, {size / 1e6:.0f} MB, median of {options.repeats};"
+    header = ["reader", "wall s", "CPU s", "peak MB", "imports MB"]
+    report("read_long_csv", title, header, lines, results)
     print(
         f"{ratio:.2f} times pandas (at most {LIMIT_RATIO:g}), under {LIMIT_BYTES / 1e9:g} GB: "
         f"{'yes' if held else 'NO'}"
     )
-    if options.output:
-        result: dict[str, Any] = {
-            "rows": rows,
-            "file_bytes": size,
-            "repeats": options.repeats,
-            "wall_ratio": ratio,
-            "readers": {
-                name: {
-                    "wall_s": seconds[name][0],
-                    "cpu_s": seconds[name][1],
-                    "peak_bytes": memory[name][1],
-                }
-                for name in READERS
-            },
-            "versions": {
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "pandas": version("pandas"),
-            },
-            "cores": os.cpu_count(),
-        }
-        options.output.write_text(json.dumps(result, indent=2) + "\n")
     sys.exit(0 if held else 1)
 
 

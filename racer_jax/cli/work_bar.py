@@ -37,7 +37,7 @@ class WorkBar:
     def __call__(self, stage: "FitStage") -> None:
         """Shows a stage of training. Use this when `Racer.fit` calls it: nobody else does."""
         name = stage.name or "measure what calling one by one saves"
-        self._show(name, stage.number, stage.total)
+        self._show(name, stage.number, stage.total + 1)  # what is measured after the last stage
         self.report = stage.report
 
     def _show(self, name: str, number: int, total: int) -> None:

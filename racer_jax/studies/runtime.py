@@ -74,6 +74,9 @@ def join(cluster: bool = False) -> None:
 
     Args:
       cluster: Whether to ask the cluster's environment.
+
+    Raises:
+      ValueError: Nothing in the environment says that a cluster started this process.
     """
     if launched():
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -81,7 +84,14 @@ def join(cluster: bool = False) -> None:
             os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_RANK])
         )
     elif cluster:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                "no cluster started this process: JAX finds neither Slurm nor Open MPI nor a Cloud "
+                f"TPU in its environment ({error}); start it with srun or mpirun, or, on one "
+                "machine, pass --processes N (in Python: runtime.launch)"
+            ) from error
 
 
 def speaks() -> bool:

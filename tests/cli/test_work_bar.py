@@ -39,7 +39,7 @@ def test_the_bar_names_the_stage_and_its_clock_goes_on(monkeypatch):
         bar(FitStage("", 4, 4, report="a report"))
     shown = terminal.getvalue()
     assert shown.count("encode the questions") >= 5
-    assert "1 of 4 steps done" in shown
+    assert "1 of 5 steps done" in shown
     assert bar.report == "a report"
 
 
@@ -55,6 +55,17 @@ def test_the_steps_of_a_command_are_named_one_after_the_other(monkeypatch):
     assert before.rstrip(" ").endswith("\r"), "the note stands on a line of its own"
 
 
+def test_what_is_still_measured_is_not_done(monkeypatch):
+    terminal = at_a_terminal(monkeypatch)
+    with work_bar.work_bar("read the table") as bar:
+        bar(FitStage("", 4, 4))
+        end = time.monotonic() + 10
+        while "one by one saves" not in terminal.getvalue() and time.monotonic() < end:
+            time.sleep(0.002)
+    assert "4 of 5 steps done" in terminal.getvalue()
+    assert "4 of 4" not in terminal.getvalue()
+
+
 def test_nothing_is_shown_without_a_terminal(capsys):
     with work_bar.work_bar("read the table") as bar:
         bar(FitStage("encode the questions", 1, 4))
@@ -67,7 +78,7 @@ def test_without_a_terminal_a_line_says_what_takes_long(capsys, monkeypatch):
     with work_bar.work_bar("read the table") as bar:
         bar(FitStage("encode the questions", 1, 4))
         end = time.monotonic() + 10
-        while shown.count("encode the questions: 1 of 4 steps done, 00:") < 2:
+        while shown.count("encode the questions: 1 of 5 steps done, 00:") < 2:
             assert time.monotonic() < end
             time.sleep(0.002)
             shown += capsys.readouterr().err

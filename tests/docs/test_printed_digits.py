@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
-from experiments import beyond
+from experiments import beyond, sequential
 
 PAGE = Path(__file__).parents[2] / "docs" / "beyond.md"
+SEQUENTIAL = PAGE.with_name("sequential.md")
+EXPERIMENTS = PAGE.parents[1] / "experiments" / "README.md"
 NAMES = {*beyond.TRAINED, *beyond.DRAWN, beyond.ORACLE}
 
 
@@ -46,3 +48,40 @@ def test_what_rounds_to_nothing_has_no_minus():
     nothing = re.compile(r"(?<![\d.])[-−]0(\.0+)?%? ±")
     assert not [path.name for path in pages if nothing.search(path.read_text(encoding="utf-8"))]
     assert nothing.search("1.00 (-0.00 ± 0.00)")
+
+
+def rows_below(page: str, head: str) -> list[str]:
+    """The rows of the first table that begins with `head`."""
+    lines = page.split(head, 1)[1].split("\n\n", 1)[0].splitlines()
+    return [line for line in lines[2:] if line.startswith("| ")]
+
+
+def test_the_cases_of_the_check_are_those_of_the_tables():
+    """Every way at every level in every pool; in dollars where they are logged."""
+    page = SEQUENTIAL.read_text(encoding="utf-8")
+    pools = rows_below(page, "| pool | models | reference right |")
+    priced = rows_below(page, "| pool | full vote | best single |")
+    assert len(pools) == 6
+    assert len(priced) == 3
+    num_alphas = len(sequential.Config.alphas.split(","))
+    num_ways = len(sequential.WAYS)
+    cases = num_alphas * (num_ways * len(pools) - (len(pools) - len(priced)))
+    assert re.findall(r"In (\d+) cases \(way, pool and alpha\)", page) == [str(cases)]
+
+
+def test_an_output_is_shown_line_by_line():
+    """What a run took is printed on a line of its own, and shown so."""
+    page = EXPERIMENTS.read_text(encoding="utf-8")
+    outputs = re.findall(r"^```\w*\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    lines = [line for output in outputs for line in output.splitlines() if "In all " in line]
+    assert len(lines) == 3
+    assert not [line for line in lines if not line.startswith("In all ")]
+
+
+def test_what_sets_of_trained_routers_save_is_left_out():
+    """It depends on the processor in its last digit; the calls say it with one digit less."""
+    page = EXPERIMENTS.read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.count("|") == 8]
+    trained = [row for row in rows if re.match(r"(MLPR|RouterDC) \+ RACER", row[0])]
+    assert len(trained) == 32
+    assert {tuple(row[5:]) for row in trained} == {("...", "...")}
