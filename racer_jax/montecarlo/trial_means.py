@@ -13,8 +13,8 @@ def means_on_host(totals: dict[str, Any], num: int) -> dict[str, Any]:
     """Thresholds and, of each part, means `[s, a]` of the first `num` trials.
 
     All are views of one array. To the system a large one is a few large pages, where an array for
-    each metric is thousands of small ones, and to get those takes a seventh of the time of all
-    trials.
+    each metric is thousands of small ones, and to get those takes up to a seventh of the time of
+    all trials where calls follow each other.
 
     Use this when `tile_values` counted for means.
 
