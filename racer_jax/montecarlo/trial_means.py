@@ -38,11 +38,11 @@ def means_on_host(totals: dict[str, Any], num: int) -> dict[str, Any]:
         for shard in leaf.addressable_shards:
             columns = shard.index[1]  # the last device may have more than is wanted, or nothing
             to = result[:, columns]
-            found = np.asarray(shard.data)[:, : to.shape[1]]
+            source = np.asarray(shard.data)[:, : to.shape[1]]
             if divisor is None:
-                to[:] = found
+                to[:] = source
             else:
-                np.divide(found, divisor[columns], out=to)
+                np.divide(source, divisor[columns], out=to)
             if leaf.is_fully_replicated:
                 break
         return result.T
