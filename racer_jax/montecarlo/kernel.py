@@ -107,7 +107,8 @@ def _metric_values(
 ) -> dict[str, Any]:
     """Each metric over a part `[a, t]`.
 
-    Totals, int32 where they are whole numbers and float32 otherwise; or means, float32.
+    Totals, int32 where they are whole numbers and float32 otherwise; all float32 where means are
+    wanted.
     """
     values = {}
     for metric in shape.metrics:
@@ -119,7 +120,7 @@ def _metric_values(
             for plane, weight in zip(metric.planes, metric.weights, strict=True):
                 total = total + counts[plane].astype(kind) * kind(weight)
         if shape.means:
-            total = total.astype(jnp.float32) / rows[None].astype(jnp.float32)
+            total = total.astype(jnp.float32)
         values[metric.name] = total
     return values
 
@@ -132,7 +133,9 @@ def _metric_values(
 def tile_values(
     plan: TrialPlan, shape: Shape, scratch: Scratch, keys: jax.Array
 ) -> tuple[Scratch, dict[str, Any]]:
-    """One tile of trials: values of the metrics of each part, and thresholds with means; `[a, t]`.
+    """One tile of trials: totals of the metrics of each part, with thresholds for means; `[a, t]`.
+
+    Beside them the rows of each part `[1, t]`, by which `trial_means` divides.
 
     The scratch arrays are carried from tile to tile, so that they are not cleared for each.
 
@@ -167,6 +170,5 @@ def tile_values(
     for name, bits in planes_of.items():
         counts = _counts_at(plan.planes, bits, position)
         result[name] = _metric_values(shape, counts, sizes[name], misses)
-        if not shape.means:
-            result[name]["rows"] = sizes[name][None]
+        result[name]["rows"] = sizes[name][None]
     return scratch, result

@@ -148,7 +148,7 @@ def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
 
 def _segments(num: int) -> int:
     """How many segments of so many rows advance side by side."""
-    return 1 << (num.bit_length() // 2)
+    return 1 << ((num - 1).bit_length() // 2)
 
 
 def whole_rows(num: int) -> int:

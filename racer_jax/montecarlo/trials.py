@@ -31,6 +31,7 @@ from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_key
 from racer_jax.montecarlo.step_functions import METRICS, Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
+from racer_jax.montecarlo.trial_means import means_on_host
 from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
 # Trials of a tile. On a CPU: what a pass keeps in cache; where its bits and counts take more bytes
@@ -41,8 +42,7 @@ _CACHE = 1 << 23
 _ACCELERATOR_TILE = 1 << 16
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
 _CHUNK = 512
-# Trials that determine how wide the histograms have to be.
-_PILOT = 512
+_PILOT = 512  # trials that determine how wide the histograms have to be
 
 
 class Trials(NamedTuple):
@@ -192,7 +192,7 @@ class _Runner:
 
     @on_own_devices
     def chunk(self, first: int, num: int) -> dict[str, Any]:
-        """Values of at least `num` trials from `first` on, `[a, s]`."""
+        """Totals of at least `num` trials from `first` on, `[a, s]`."""
         tile = min(self.tile, -(-num // len(self.devices)))
         num_tiles = -(-num // (tile * len(self.devices)))
         gather = any(device.process_index != jax.process_index() for device in self.devices)
@@ -286,8 +286,8 @@ def split_trials(
     _check_trials(num_trials, first_trial)
     design = split_design(pool.order, **split)
     plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=True)
-    values = _Runner(key, plan, shape, devices).chunk(first_trial, num_trials)
-    values = jax.tree.map(lambda x: np.asarray(x)[:, :num_trials].T, values)
+    chunk = _Runner(key, plan, shape, devices).chunk
+    values = means_on_host(chunk(first_trial, num_trials), num_trials)
     means = values["test"]
     return Trials(
         threshold=values["threshold"],

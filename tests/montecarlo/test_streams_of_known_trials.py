@@ -4,6 +4,7 @@ Nothing is compiled: in the place of the kernel stand numbers that depend on the
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -209,8 +210,14 @@ def test_each_trial_by_itself(known, monkeypatch):
     def chunk(self, first, num):
         names = ("risk", "size", "abstention", "avoidable_miss", "dollars")
         rows = np.arange(first, first + num + 2)
-        means = {name: np.stack([rows + i, rows - i]) for i, name in enumerate(names)}
-        return {"threshold": means["risk"] / 2, "test": means}
+        totals = {
+            name: jnp.stack([rows + i, rows - i]).astype(np.float32) * 4
+            for i, name in enumerate(names)
+        }
+        # a number of rows that differs from trial to trial: their means do not
+        size = 1 + rows % 3
+        test = {name: total * size[None] for name, total in totals.items()}
+        return {"threshold": totals["risk"] / 8, "test": {**test, "rows": jnp.array([size * 4])}}
 
     monkeypatch.setattr(trials._Runner, "chunk", chunk)
     result = split_trials(KEY, POOL, num_calibration=5, alpha=LEVELS, num_trials=3, first_trial=4)

@@ -440,3 +440,25 @@ def test_a_million_trials_are_on_the_exact_law(name):
             chance * (1 - np.minimum(chance, 1 - 1e-9)) * num_trials
         )[likely]
         assert np.abs(z).max() < 5.5
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_means_are_rounded_quotients_whatever_the_devices(num_devices):
+    # 70 of 111 rows, and a reciprocal of 41 that float32 has to round: products with it would
+    # differ from the quotients in every fifth place or so.
+    scores = np.random.default_rng(3).random((111, 3), np.float32)
+    correct = np.random.default_rng(4).random((111, 3)) < 0.6
+    nonconformity = np.column_stack([1 - scores, scores.max(axis=1)])
+    pool = pool_steps(nonconformity, correct)
+    made = split_trials(
+        jax.random.key(1),
+        pool,
+        num_calibration=70,
+        alpha=np.arange(1, 20) / 20,
+        num_trials=300,
+        devices=jax.devices("cpu")[:num_devices],
+    )
+    for name in ("risk", "size", "abstention"):
+        mean = getattr(made, name)
+        total = np.rint(mean.astype(np.float64) * 41)
+        np.testing.assert_array_equal(mean, total.astype(np.float32) / np.float32(41))
