@@ -83,3 +83,12 @@ def test_what_the_commands_of_the_pages_write_is_ignored_by_git():
             written |= set(re.findall(r"(?:--key|recalibrate) ([\w.-]+)", block))
     assert {"logs.csv", "my.racer", "exams.racer", "gateway.db", "signing.pem"} <= written
     assert not [name for name in written if not any(fnmatch(name, line) for line in ignored)]
+
+
+def test_a_clone_goes_into_a_folder_that_is_not_there_yet():
+    """`git clone . racer_jax` in a clone finds the package's own folder in its way."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (folder,) = re.findall(r"^git clone \S+ (\S+)", text, re.MULTILINE)
+    names = {path.name for path in ROOT.iterdir()}
+    assert folder.startswith("../")
+    assert folder.removeprefix("../") not in names
