@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from harness import Counted, needs
+from harness import Counted, needs, quiet_transformers
 from timing import Timing, interleaved
 
 from racer_jax import reporting
@@ -225,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
     import transformers
 
+    quiet_transformers()
     if config.threads:
         torch.set_num_threads(config.threads)
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm_folder())

@@ -44,6 +44,14 @@ def needs(extra: str, *modules: str) -> None:
         raise SystemExit(f"error: {', '.join(missing)} not installed: {install_command(extra)}")
 
 
+def quiet_transformers() -> None:
+    """Lets `transformers` print errors alone: its bars and remarks on weights hide the table."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def fresh(code: str, *arguments: str, **environment: str) -> dict[str, Any]:
     """Runs Python code in a fresh process, which prints one line of JSON last."""
     path = os.pathsep.join(

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from encode import random_deberta
 from flax import nnx
-from harness import Counted, needs
+from harness import Counted, needs, quiet_transformers
 from jax import lax
 from timing import interleaved
 
@@ -181,6 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     import transformers
 
+    quiet_transformers()
     batches = draw(config)
     with tempfile.TemporaryDirectory() as name:
         folder = (random_minilm if config.model == "minilm" else random_deberta)(Path(name))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+import transformers
 
 from racer_jax import reporting
 
@@ -22,6 +23,22 @@ def test_the_extra_that_is_not_installed_is_named(monkeypatch):
     harness.needs("bench", "numpy", "jax")
     with pytest.raises(SystemExit, match=r"no_such_package not installed: .*\.\[bench\]"):
         harness.needs("bench", "numpy", "no_such_package")
+
+
+def test_a_benchmark_of_encoders_prints_its_table_alone(monkeypatch):
+    """The bars and remarks of `transformers` on weights are no part of it."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    harness = importlib.import_module("harness")
+    said = transformers.logging.get_verbosity()
+    harness.quiet_transformers()
+    try:
+        assert transformers.logging.get_verbosity() == transformers.logging.ERROR
+        assert not transformers.logging.is_progress_bar_enabled()
+    finally:
+        transformers.logging.set_verbosity(said)
+        transformers.logging.enable_progress_bar()
+    for name in ("encode", "train_routerdc"):
+        assert "    quiet_transformers()" in (BENCHMARKS / f"{name}.py").read_text("utf-8")
 
 
 def test_a_count_below_one_is_an_error_of_usage(monkeypatch, capsys):
