@@ -249,6 +249,40 @@ def test_an_example_ends_at_an_empty_line_and_not_at_an_indented_one():
     )
 
 
+@pytest.mark.long
+@pytest.mark.extra
+def test_a_class_shows_how_it_is_called_where_readers_call_it(pages):
+    def shown(name, package):
+        blocks = [block.text for block in pages[f"api/racer_jax.{package}"].blocks]
+        return [text for text in blocks if text.startswith(f"{name}(")]
+
+    assert "resume: bool = False" in shown("Entries", "serving")[0]
+    assert "dim: int = 4096" in shown("HashedNgrams", "encoders")[0]
+    assert "optimizer: OptimizerConfig = OptimizerConfig(" in shown("MLPConfig", "routers")[0]
+    assert "log_wealth: tuple[float, ...] = ...," in shown("RiskMonitor", "serving")[0]
+    assert "seed: int = 0" in shown("VoteConfig", "studies")[0]
+    for name, package in (
+        ("Racer", "racer"),
+        ("Calibration", "racer"),
+        ("Evaluation", "racer"),
+        ("ArtefactError", "racer"),
+        ("DataError", "data"),
+        ("SetLoss", "core"),
+        ("Cascade", "serving"),
+    ):
+        assert not shown(name, package), name
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_options_have_the_words_of_the_command(pages):
+    rows = pages["api/racer_jax.studies"].rows
+    assert ("Attributes", "seed", "int", "Seed of everything.") in rows
+    assert rows.count(("Attributes", "seed", "int", "Seed of everything.")) == 2
+    types = [row[2] for page in pages.values() for row in page.rows if len(row) > 2]
+    assert not [cell for cell in types if cell.startswith("Annotated[")]
+
+
 def test_a_private_base_is_not_shown():
     blocks = hook("blocks")
     page = (
