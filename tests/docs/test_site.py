@@ -335,6 +335,19 @@ def test_what_belongs_to_a_row_is_kept_with_it():
     assert blocks.rows_of("text", lines) == [True, True, False, False]
 
 
+def test_a_legend_is_wrapped_below_its_words():
+    blocks = hook("blocks")
+    lines = [
+        "at most    the risk that is promised, as said",
+        "           at the end",
+        "all    1300  0.055    0.050  within chance",
+        "1300       the risk that is promised",
+        "alpha      0.1",
+    ]
+    assert blocks.places_of_words(lines, [True] * 5) == [11, 11, 0, 0, 0]
+    assert blocks.places_of_words(lines, [False] * 5) == [0] * 5
+
+
 def test_only_spaces_before_the_comment_of_a_line_of_code_are_alignment():
     blocks = hook("blocks")
     comment = '<span class="c1"># why</span>'
@@ -424,6 +437,12 @@ MEASURE = """() => ({
     .map((code) => code.innerText.slice(0, 60)),
   tables: [...document.querySelectorAll(".md-content table:not([class])")]
     .filter((table) => !table.closest(".md-typeset__scrollwrap")).length,
+  reference: [...document.querySelectorAll(".md-typeset__scrollwrap:has(.doc-section-item)")]
+    .filter((box) => box.scrollWidth > box.clientWidth)
+    .map((box) => box.innerText.slice(0, 60)),
+  legends: [...document.querySelectorAll(".highlight .legend")]
+    .filter((line) => line.scrollWidth > line.closest("code").clientWidth)
+    .map((line) => line.innerText.slice(0, 60)),
 })"""
 
 
@@ -438,7 +457,10 @@ def test_nothing_runs_out_of_the_page(site, address, browser, width):
         seen = view.evaluate(MEASURE)
         assert seen["page"] <= 0, f"{name} is wider than {width} pixels"
         assert seen["tables"] == 0, f"{name}: a table has no box to scroll in"
-        if width == 1280:
+        assert not seen["legends"], f"{name}: a legend is not wrapped: {seen['legends']}"
+        if width == 400:
+            assert not seen["reference"], f"{name}: a table scrolls: {seen['reference']}"
+        else:
             assert not seen["blocks"], f"{name}: code runs out of its box: {seen['blocks']}"
     view.close()
 
