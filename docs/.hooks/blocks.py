@@ -36,6 +36,9 @@ _WHOLE_CELL = re.compile(
     r"<(?P<tag>t[dh])(?P<attributes>\b[^>]*)>(?P<inside>.*?)</(?P=tag)>", re.DOTALL
 )
 _SHORT_CELL, _WORDS_CELL = 20, 60
+# A name in the title of a page or in its contents, and where such a name may be broken.
+_NAME = re.compile(r"((?:<h1[^>]*>|<td[^>]*><autoref[^>]*>)<code[^>]*>)([\w.]+)(?=</code>)")
+_JOINT = re.compile(r"(?<=\w)([_.])(?=[a-zA-Z])")
 # Spaces that put the comments of several lines below each other: a phone leaves them out.
 _ALIGNMENT = re.compile(r"  ( +)(?=(?:</span>)?<span class=\"c1\">#)")
 _WITHIN_NUMBER = re.compile(
@@ -130,6 +133,11 @@ def whole_options(code: str) -> str:
     return _OPTION.sub(whole, code)
 
 
+def with_joints(match: re.Match[str]) -> str:
+    """A name that is broken after a dot or an underscore, where it does not fit."""
+    return match[1] + _JOINT.sub(r"\1<wbr>", match[2])
+
+
 def on_page_content(content: str, **_: Any) -> str:
     """Marks every block with what is copied of it and its wrapped lines.
 
@@ -165,4 +173,5 @@ def on_page_content(content: str, **_: Any) -> str:
     content = _CELL.sub(lambda cell: _WITHIN_NUMBER.sub("\u00a0", cell[0]), content)
     content = _WHOLE_CELL.sub(marked_cell, content)
     content = _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))
+    content = _NAME.sub(with_joints, content)
     return _LONG.sub(lambda code: f"<code>{whole_options(code[1])}</code>", content)

@@ -306,6 +306,15 @@ def test_an_option_is_not_broken_at_its_hyphens():
     assert '<span class="wrapped">b--c</span>' in content
 
 
+def test_a_long_name_is_broken_at_its_joints():
+    blocks = hook("blocks")
+    page = '<h1 id="a"><code>a_b.risk_law</code></h1><p><code>a_b</code></p>'
+    shown = blocks.on_page_content(page)
+    assert '<code class="short">a_<wbr>b.<wbr>risk_<wbr>law</code>' in shown
+    assert "<p><code class" in shown
+    assert ">a_b</code></p>" in shown
+
+
 def test_a_number_of_a_table_is_not_broken():
     blocks = hook("blocks")
     page = "<td>1.93 (-0.13 ± 0.27)</td><td>33 ms of 2 rows</td><p>1 ± 2</p>"
