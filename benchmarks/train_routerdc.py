@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import lazy_loader
 import numpy as np
 import optax
-import transformers
 from encode import random_deberta
 from flax import nnx
 from harness import Counted, needs
@@ -43,7 +42,8 @@ from racer_jax.routers.contrastive import (
 )
 from racer_jax.routers.training import TrainState, start, update
 
-# Imported when it is used, so that `--help` and the name of the extra come without it.
+# Imported when it is used, so that `--help` and the name of the extra come without it. So is
+# `transformers`, in the functions: without torch it begins by printing that it found none.
 torch = lazy_loader.load("torch")
 
 
@@ -74,6 +74,8 @@ LEARNING_RATE, WEIGHT_DECAY = 5e-5, 0.01
 
 def random_minilm(folder: Path) -> Path:
     """A random checkpoint of the shape of all-MiniLM-L6-v2."""
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.BertConfig(
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
@@ -130,6 +132,8 @@ def ours(folder: Path, batches: Batches, models: np.ndarray) -> Callable[[], np.
 
 def theirs(folder: Path, batches: Batches, models: np.ndarray) -> Callable[[], np.ndarray]:
     """PyTorch: the same losses, its fused AdamW."""
+    import transformers
+
     encoder = transformers.AutoModel.from_pretrained(folder).eval()  # eval: no dropout
     vectors = torch.nn.Parameter(torch.tensor(models))
     parameters = [p for p in [*encoder.parameters(), vectors] if p.requires_grad]
@@ -174,6 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
         Config, "A step of RouterDC with its encoder, against PyTorch.", arguments
     )
     needs("parity", "torch")
+
+    import transformers
+
     batches = draw(config)
     with tempfile.TemporaryDirectory() as name:
         folder = (random_minilm if config.model == "minilm" else random_deberta)(Path(name))

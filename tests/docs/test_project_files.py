@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import racer_jax
@@ -68,3 +69,26 @@ def test_an_extra_that_is_asked_for_is_there():
         for extras in re.findall(r"pip install [^\n]*-e '\.\[([\w,]+)\]'", text):
             asked |= set(extras.split(","))
     assert {"report", "serve", "minilm"} <= asked <= set(project["optional-dependencies"])
+
+
+def test_what_the_commands_of_the_pages_write_is_ignored_by_git():
+    """Whoever types them in a clone commits none of it, least of all a key."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = [line.strip("/") for line in lines if line.startswith("/")]
+    written = {"racer-demo"}  # `racer-jax demo` has it by default
+    for page in (ROOT / "README.md", ROOT / "docs" / "gateway.md", ROOT / "docs" / "tutorial.md"):
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            written |= set(re.findall(r"racer-jax [^\n]* -o ([\w.-]+)", block))
+            written |= {Path(path).name for path in re.findall(r"\bcp (\S+) \. ", block)}
+            written |= set(re.findall(r"(?:--key|recalibrate) ([\w.-]+)", block))
+    assert {"logs.csv", "my.racer", "exams.racer", "gateway.db", "signing.pem"} <= written
+    assert not [name for name in written if not any(fnmatch(name, line) for line in ignored)]
+
+
+def test_a_clone_goes_into_a_folder_that_is_not_there_yet():
+    """`git clone . racer_jax` in a clone finds the package's own folder in its way."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (folder,) = re.findall(r"^git clone \S+ (\S+)", text, re.MULTILINE)
+    names = {path.name for path in ROOT.iterdir()}
+    assert folder.startswith("../")
+    assert folder.removeprefix("../") not in names

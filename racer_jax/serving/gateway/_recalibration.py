@@ -31,12 +31,14 @@ class Audited:
       sources: Who labelled them.
       num_audited: Audited requests of the same time, labelled or not.
       routes: How many of the labelled ones came by each route.
+      lost_groups: Groups that the artefact was calibrated on and no labelled audit is of.
     """
 
     record: CalibrationRecord
     sources: tuple[str, ...]
     num_audited: int
     routes: Mapping[str, int]
+    lost_groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.record.correct)
@@ -49,6 +51,12 @@ class Audited:
                 f"{len(self):,} audits of several routes: {_counted(self.routes)}. The promise is "
                 "that of their requests together, and no promise for each of them: --route ROUTE "
                 "takes those of one"
+            )
+        if self.lost_groups:
+            notes.append(
+                f"no labelled audit is of {', '.join(map(repr, self.lost_groups))}: the new "
+                "artefact has no threshold for such a group, and takes its requests for those of "
+                "an unknown group"
             )
         lacking = self.num_audited - len(self)
         if lacking:
@@ -134,9 +142,10 @@ def audited(
     columns = zip(*labelled.values(), strict=True)
     sources, labels, nonconformity, scores, groups, questions, routes = columns
     # Conversations, tools and the like are of groups that only some artefacts know.
-    names = None
+    names, lost = None, set[str]()
     if racer.calibration is not None and racer.calibration.groups is not None:
         names = tuple(sorted({str(group) for group in groups}))
+        lost = set(racer.calibration.groups) - set(names)
     record = CalibrationRecord(
         scores=np.array(scores, np.float32),
         nonconformity=np.stack([np.frombuffer(row, np.float32) for row in nonconformity]),
@@ -145,7 +154,9 @@ def audited(
         code=_codes(groups, names),
         groups=names,
     )
-    return Audited(record, tuple(sorted(set(sources))), num_audited, Counter(routes))
+    return Audited(
+        record, tuple(sorted(set(sources))), num_audited, Counter(routes), tuple(sorted(lost))
+    )
 
 
 def _check_used(connection: Connection, artefact: str, route: str | None, place: str) -> None:

@@ -45,11 +45,27 @@ def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, 
     ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
 
     def ready() -> None:
-        names = ", ".join(f"racer/{name}" for name in settings.routes)
-        say(f"ready: http://{server.host}:{ports[0]}/v1, models {names}")
-        say(f"management: http://{server.admin_host}:{ports[1]}/status")
+        for line in ready_lines(settings, ports):
+            say(line)
 
     _run(serve(settings, sockets, ready))
+
+
+def ready_lines(settings: Settings, ports: tuple[int, int]) -> tuple[str, str]:
+    """Where the gateway listens, and every name that clients may ask for.
+
+    Use this when a gateway is ready, to say so.
+
+    Args:
+      settings: The configuration.
+      ports: The ports of inference and management that were opened.
+    """
+    server = settings.server
+    names = ", ".join(f"racer/{name}" for name in (*settings.routes, *settings.experiments))
+    return (
+        f"ready: http://{server.host}:{ports[0]}/v1, models {names}",
+        f"management: http://{server.admin_host}:{ports[1]}/status",
+    )
 
 
 def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -> None:

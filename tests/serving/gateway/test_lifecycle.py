@@ -14,6 +14,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway import _loaded, core, json_schema, load_settings, settings_from
 from racer_jax.serving.gateway._breaker import Breaker
+from racer_jax.serving.gateway._running import ready_lines
 from racer_jax.serving.gateway.settings import Route
 from tests.racer.test_racer import MODELS
 from tests.serving.gateway.conftest import plain_settings
@@ -384,3 +385,15 @@ def test_decisions_go_on_while_an_artefact_is_loaded(start):
     decided, loaded = gateway.run(both())
     assert loaded
     assert decided.decision.models == racer.route(["while loading"], ["a"])[0].models
+
+
+def test_a_gateway_that_is_ready_names_all_that_clients_ask_for():
+    """An experiment is asked for by its name, as a route is."""
+    fields = {
+        "models": {"small": {"base_url": "http://127.0.0.1:9/v1"}},
+        "routes": {name: {"artefact": "my.racer"} for name in ("exams", "exams-new")},
+        "experiments": {"trial": {"arms": {"exams": 0.9, "exams-new": 0.1}}},
+    }
+    inference, management = ready_lines(settings_from(fields), (8080, 8081))
+    assert inference.endswith(":8080/v1, models racer/exams, racer/exams-new, racer/trial")
+    assert management == "management: http://127.0.0.1:8081/status"

@@ -118,6 +118,20 @@ def test_audits_keep_questions_as_often_as_they_come(state, racer):
     assert calibration.num_overlap == 0
 
 
+def test_a_group_without_a_labelled_audit_is_named(state, racer):
+    """The new artefact has no threshold for it, which would show only when a request comes."""
+    traffic = state()
+    for _ in range(30):
+        traffic.audit((0, 0, 1))
+    traffic.audit(None, group="b")
+    audits = audited(traffic.path, ARTEFACT, racer)
+    assert audits.lost_groups == ("b",)
+    assert recalibrated(racer, audits).calibration.groups == ("a",)
+    assert audits.notes()[0].startswith("no labelled audit is of 'b': the new artefact has no")
+    traffic.audit((0, 0, 1), group="b")
+    assert audited(traffic.path, ARTEFACT, racer).lost_groups == ()
+
+
 def test_after_an_alarm_somebody_says_which_audits_are_meant(state, racer, artefacts, capsys):
     traffic = state()
     for _ in range(30):
@@ -205,7 +219,7 @@ def test_times_are_in_utc_or_those_of_a_decision():
 def test_audits_without_a_label_are_counted(state, racer):
     traffic = state()
     for i in range(20):
-        traffic.audit((0, 0, 1) if i % 4 else None)
+        traffic.audit((0, 0, 1) if i % 4 else None, group="ab"[i % 2])
     traffic.audit((0, 0, 1), promised=False)
     (note,) = audited(traffic.path, ARTEFACT, racer).notes()
     assert note.startswith("5 of 21 audited requests (23.8%) have no label of every model")
