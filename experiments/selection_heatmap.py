@@ -109,9 +109,8 @@ def report(config: Config, result: Result) -> Report:
         panels[name] = {row.label: vote_plots.Choices(weightings, row.share) for row in rows}
     errors = "standard error" if config.tolerance == 1 else "standard errors"
     subtitle = (
-        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}', smallest "
-        "set within "
-        f"{config.tolerance:g} {errors} of the best"
+        f"{config.repeats} x {config.splits:,} random splits, encoder '{config.encoder}'\n"
+        f"smallest set within {config.tolerance:g} {errors} of the best"
     )
     csv_rows = [
         {

@@ -1,7 +1,8 @@
 """Blocks of code: copied without prompts and output, and no wider than the page where they can be.
 
 The rows of a table in an output are kept whole, since a row that is wrapped cannot be read: the
-block scrolls in its own box. Every other line is wrapped.
+block scrolls in its own box. Every other line is wrapped; what a legend says of a word is wrapped
+below itself.
 """
 
 import html
@@ -15,6 +16,10 @@ _BLOCK = re.compile(
 _TAG = re.compile(r"<[^>]*>")
 _PROMPT = {"pycon": re.compile(r"(?:>>>|\.\.\.)(?: |$)"), "console": re.compile(r"\$ ")}
 _COLUMNS = re.compile(r"\S {2,}\S")
+# A row of a legend: a word or two, then what they mean.
+_LEGEND = re.compile(
+    r" *[^\W\d](?:[\w-]| (?! )){0,24} {2,}(?P<words>(?:\S+ ){3,}(?:\S+ )*\S+)", re.ASCII
+)
 # An option or a name in running text: it is not broken at its hyphens.
 _SHORT = re.compile(r"<code>([^<>\s]{1,24})</code>")
 # An option within longer code likewise: --loss, -e.
@@ -31,6 +36,9 @@ _WHOLE_CELL = re.compile(
     r"<(?P<tag>t[dh])(?P<attributes>\b[^>]*)>(?P<inside>.*?)</(?P=tag)>", re.DOTALL
 )
 _SHORT_CELL, _WORDS_CELL = 20, 60
+# A name in the title of a page or in its contents, and where such a name may be broken.
+_NAME = re.compile(r"((?:<h1[^>]*>|<td[^>]*><autoref[^>]*>)<code[^>]*>)([\w.]+)(?=</code>)")
+_JOINT = re.compile(r"(?<=\w)([_.])(?=[a-zA-Z])")
 # Spaces that put the comments of several lines below each other: a phone leaves them out.
 _ALIGNMENT = re.compile(r"  ( +)(?=(?:</span>)?<span class=\"c1\">#)")
 _WITHIN_NUMBER = re.compile(
@@ -70,6 +78,21 @@ def rows_of(language: str, lines: list[str]) -> list[bool]:
     return found
 
 
+def places_of_words(lines: list[str], are_rows: list[bool]) -> list[int]:
+    """For each line, the column at which what a legend says of a word begins; 0 in other lines."""
+    found: list[int] = []
+    for line, is_of_row in zip(lines, are_rows, strict=True):
+        legend = _LEGEND.fullmatch(line) if is_of_row else None
+        rest = is_of_row and bool(found) and found[-1] > 0
+        if legend is not None:
+            found.append(legend.start("words"))
+        elif rest and len(line) - len(line.lstrip()) == found[-1]:
+            found.append(found[-1])
+        else:
+            found.append(0)
+    return found
+
+
 def with_alignment(line: str) -> str:
     """A line of code with a mark on the spaces that align its comment, if code stands before it."""
 
@@ -83,6 +106,11 @@ def with_alignment(line: str) -> str:
 def wrapped_line(line: str) -> str:
     """A line of code that is broken where it does not fit."""
     return f'<span class="wrapped">{line}</span>'
+
+
+def legend_line(line: str, place: int) -> str:
+    """A line of a legend that is broken where it does not fit, and goes on below its words."""
+    return f'<span class="legend" style="--place: {place}ch">{line}</span>'
 
 
 def marked_cell(match: re.Match[str]) -> str:
@@ -105,6 +133,11 @@ def whole_options(code: str) -> str:
     return _OPTION.sub(whole, code)
 
 
+def with_joints(match: re.Match[str]) -> str:
+    """A name that is broken after a dot or an underscore, where it does not fit."""
+    return match[1] + _JOINT.sub(r"\1<wbr>", match[2])
+
+
 def on_page_content(content: str, **_: Any) -> str:
     """Marks every block with what is copied of it and its wrapped lines.
 
@@ -118,11 +151,17 @@ def on_page_content(content: str, **_: Any) -> str:
         inner = inner.replace("&lt;BLANKLINE&gt;", "")
         plain = [html.unescape(_TAG.sub("", line)) for line in inner.split("\n")]
         are_rows = rows_of(language, plain)
-        rows = [text for text, row in zip(plain, are_rows, strict=True) if row]
+        places = places_of_words(plain, are_rows)
+        kinds = list(zip(plain, are_rows, places, strict=True))
+        rows = [text for text, row, place in kinds if row and not place]
         kept = whole_options if language in ("bash", "console") else str
         lines = [
-            line if row or not text else wrapped_line(kept(with_alignment(line)))
-            for line, text, row in zip(inner.split("\n"), plain, are_rows, strict=True)
+            legend_line(line, place)
+            if place
+            else line
+            if row or not text
+            else wrapped_line(kept(with_alignment(line)))
+            for line, (text, row, place) in zip(inner.split("\n"), kinds, strict=True)
         ]
         copied = typed(language, "\n".join(plain))
         attribute = "" if copied is None else f' data-copy="{html.escape(copied)}"'
@@ -134,4 +173,5 @@ def on_page_content(content: str, **_: Any) -> str:
     content = _CELL.sub(lambda cell: _WITHIN_NUMBER.sub("\u00a0", cell[0]), content)
     content = _WHOLE_CELL.sub(marked_cell, content)
     content = _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))
+    content = _NAME.sub(with_joints, content)
     return _LONG.sub(lambda code: f"<code>{whole_options(code[1])}</code>", content)

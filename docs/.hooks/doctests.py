@@ -1,12 +1,14 @@
 """Docstrings as the site shows them: code for examples and formulas, types for results.
 
-Results have the type of the signature.
+Results have the type of the signature. A class shows how it is called where readers call it, and
+the options of a command have the words that the command prints.
 
 Griffe fences examples only under a heading, ours stand where they explain. And it reads what stands
 before a colon under `Returns:` as a type; our types stand in the signature, our sentences have
 colons.
 """
 
+import ast
 import re
 import textwrap
 from collections.abc import Iterator
@@ -46,6 +48,61 @@ def classes(module: griffe.Module) -> Iterator[griffe.Class]:
             yield from classes(inner)
 
 
+# A class whose objects readers get from a function or a method, as its docstring says.
+_NOT_CALLED = re.compile(
+    r"Use this when\s+(?:you\s+)?(?:read|reading|catch|want\s+to\s+look)\b|\b[Mm]ake\s+one\s+with\b"
+)
+# A longer default would hide the others.
+_LONGEST_DEFAULT = 60
+
+
+def is_called(cls: griffe.Class) -> bool:
+    """Whether a class shows how it is called: where readers do so, and its attributes say less.
+
+    Where no parameter of a dataclass has a default, its attributes are its parameters.
+    """
+    docstring = cls.docstring.value if cls.docstring else ""
+    init = cls.members["__init__"]
+    defaults = [parameter.default for parameter in init.parameters]
+    is_written = "dataclass" not in cls.labels
+    return not _NOT_CALLED.search(docstring) and (is_written or any(defaults))
+
+
+def shown_default(default: Any) -> Any:
+    """A default as a signature shows it: the result of a lambda, and dots for what is computed."""
+    if isinstance(default, griffe.ExprCall) and isinstance(default.function, griffe.ExprLambda):
+        default = default.function.body
+    is_computed = isinstance(default, griffe.ExprBinOp)
+    return "..." if is_computed or len(str(default)) > _LONGEST_DEFAULT else default
+
+
+def option(annotation: Any) -> tuple[Any, str]:
+    """The type of an annotation, and the text that `Annotated` may join to it."""
+    if isinstance(annotation, griffe.ExprSubscript) and str(annotation.left) == "Annotated":
+        kind, text, *_ = annotation.slice.elements
+        return kind, ast.literal_eval(text) if isinstance(text, str) else ""
+    return annotation, ""
+
+
+def options_of(cls: griffe.Class) -> dict[str, str]:
+    """The options of a command by name, those of its bases first: the words of its help."""
+    texts = {}
+    for base in (*reversed(cls.mro()), cls):
+        for name, attribute in base.attributes.items():
+            _, text = option(attribute.annotation)
+            if text:
+                texts[name] = text
+    return texts
+
+
+def with_options(docstring: str, options: dict[str, str]) -> str:
+    """The docstring of a class with its options as attributes, where it describes none."""
+    if not options or _ATTRIBUTES.search(docstring + "\n"):
+        return docstring
+    rows = [f"  {name}: {text[0].upper()}{text[1:]}." for name, text in options.items()]
+    return "\n".join([docstring, "", "Attributes:", *rows])
+
+
 class SiteDocstrings(griffe.Extension):
     """Fences every `>>>` block, up to the next empty line, and types every result."""
 
@@ -60,6 +117,32 @@ class SiteDocstrings(griffe.Extension):
         obj.docstring.value = text
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Completes what stands in other places: constructors, options, attributes of bases."""
+        for cls in classes(pkg):
+            self._show_constructor(cls)
+        for cls in classes(pkg):
+            if cls.docstring is not None:
+                cls.docstring.value = with_options(cls.docstring.value, options_of(cls))
+        for cls in classes(pkg):
+            for attribute in cls.attributes.values():
+                attribute.annotation, _ = option(attribute.annotation)
+        self._describe_attributes(pkg)
+
+    @staticmethod
+    def _show_constructor(cls: griffe.Class) -> None:
+        """Leaves a class its constructor where readers call it, with defaults that can be read."""
+        if "__init__" not in cls.members:
+            return
+        if not is_called(cls):
+            for base in (cls, *cls.mro()):
+                base.members.pop("__init__", None)
+            return
+        for parameter in cls.members["__init__"].parameters:
+            parameter.annotation, _ = option(parameter.annotation)
+            parameter.default = shown_default(parameter.default)
+
+    @staticmethod
+    def _describe_attributes(pkg: griffe.Module) -> None:
         """Describes attributes where a class names the base that describes them.
 
         The base has no page: it is a part of the class in a file of its own.

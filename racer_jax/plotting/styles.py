@@ -66,7 +66,7 @@ _TABLE: dict[str, Style] = {
     "by group": Style("#332288", "o", "-"),
     "pooled": Style("#DDAA33", "s", "--"),
     "betting monitor": Style("#332288", "o", "-"),
-    "fixed window": Style("#BB5566", "s", "--"),
+    "fixed window": Style("#DDAA33", "s", "-."),
     # The same on a dark page.
     "RACER, dark": Style("#79C0FF", "o", "-"),
     "all models, dark": Style("0.75", "X", ":"),

@@ -53,7 +53,7 @@ class Cascade:
 
     Without a calibration it stops where the vote is decided: its answers are then those of the full
     vote, with fewer calls. Calibrated, it stops earlier, and the chance of the chosen loss is at
-    most alpha.
+    most alpha. Make one with `fit`, then `calibrate` it.
 
     Use this when an early answer may save later calls; a `Racer` chooses all its models at once.
 

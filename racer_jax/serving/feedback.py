@@ -134,7 +134,13 @@ class Entries:
     feedback that is sent twice is counted once.
 
     Use this when feedback comes as lines of a file or pipe; in a Python program, pass numbers to
-    the monitor directly.
+    the monitor directly. Nothing is read before the first entry is asked for.
+
+    Args:
+      monitor: Whose kind says what the lines hold, and whose position what was counted.
+      file: A file that is opened for bytes, or lines.
+      path: Its name, for errors.
+      resume: Take the number of the line as the position: the file only grows.
 
     Attributes:
       position: Position of the last entry; that of the monitor at the start.
@@ -149,14 +155,6 @@ class Entries:
     def __init__(
         self, monitor: Monitor, file: Iterable[bytes], path: str, *, resume: bool = False
     ) -> None:
-        """Reads nothing yet.
-
-        Args:
-          monitor: Whose kind says what the lines hold, and whose position what was counted.
-          file: A file that is opened for bytes, or lines.
-          path: Its name, for errors.
-          resume: Take the number of the line as the position: the file only grows.
-        """
         self.position, self.skipped, self.num_errors = monitor.position, 0, 0
         self._file, self._path, self._resume = file, path, resume
         self._parse = _missed if monitor.kind == RISK else _number

@@ -249,6 +249,40 @@ def test_an_example_ends_at_an_empty_line_and_not_at_an_indented_one():
     )
 
 
+@pytest.mark.long
+@pytest.mark.extra
+def test_a_class_shows_how_it_is_called_where_readers_call_it(pages):
+    def shown(name, package):
+        blocks = [block.text for block in pages[f"api/racer_jax.{package}"].blocks]
+        return [text for text in blocks if text.startswith(f"{name}(")]
+
+    assert "resume: bool = False" in shown("Entries", "serving")[0]
+    assert "dim: int = 4096" in shown("HashedNgrams", "encoders")[0]
+    assert "optimizer: OptimizerConfig = OptimizerConfig(" in shown("MLPConfig", "routers")[0]
+    assert "log_wealth: tuple[float, ...] = ...," in shown("RiskMonitor", "serving")[0]
+    assert "seed: int = 0" in shown("VoteConfig", "studies")[0]
+    for name, package in (
+        ("Racer", "racer"),
+        ("Calibration", "racer"),
+        ("Evaluation", "racer"),
+        ("ArtefactError", "racer"),
+        ("DataError", "data"),
+        ("SetLoss", "core"),
+        ("Cascade", "serving"),
+    ):
+        assert not shown(name, package), name
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_options_have_the_words_of_the_command(pages):
+    rows = pages["api/racer_jax.studies"].rows
+    assert ("Attributes", "seed", "int", "Seed of everything.") in rows
+    assert rows.count(("Attributes", "seed", "int", "Seed of everything.")) == 2
+    types = [row[2] for page in pages.values() for row in page.rows if len(row) > 2]
+    assert not [cell for cell in types if cell.startswith("Annotated[")]
+
+
 def test_a_private_base_is_not_shown():
     blocks = hook("blocks")
     page = (
@@ -270,6 +304,15 @@ def test_an_option_is_not_broken_at_its_hyphens():
     content = blocks.on_page_content(block)
     assert f'<span class="wrapped">train {whole("-o")} a</span>' in content
     assert '<span class="wrapped">b--c</span>' in content
+
+
+def test_a_long_name_is_broken_at_its_joints():
+    blocks = hook("blocks")
+    page = '<h1 id="a"><code>a_b.risk_law</code></h1><p><code>a_b</code></p>'
+    shown = blocks.on_page_content(page)
+    assert '<code class="short">a_<wbr>b.<wbr>risk_<wbr>law</code>' in shown
+    assert "<p><code class" in shown
+    assert ">a_b</code></p>" in shown
 
 
 def test_a_number_of_a_table_is_not_broken():
@@ -299,6 +342,19 @@ def test_what_belongs_to_a_row_is_kept_with_it():
     blocks = hook("blocks")
     lines = ["risk      what is", "          promised here", "A sentence.", "    a quote"]
     assert blocks.rows_of("text", lines) == [True, True, False, False]
+
+
+def test_a_legend_is_wrapped_below_its_words():
+    blocks = hook("blocks")
+    lines = [
+        "at most    the risk that is promised, as said",
+        "           at the end",
+        "all    1300  0.055    0.050  within chance",
+        "1300       the risk that is promised",
+        "alpha      0.1",
+    ]
+    assert blocks.places_of_words(lines, [True] * 5) == [11, 11, 0, 0, 0]
+    assert blocks.places_of_words(lines, [False] * 5) == [0] * 5
 
 
 def test_only_spaces_before_the_comment_of_a_line_of_code_are_alignment():
@@ -390,6 +446,12 @@ MEASURE = """() => ({
     .map((code) => code.innerText.slice(0, 60)),
   tables: [...document.querySelectorAll(".md-content table:not([class])")]
     .filter((table) => !table.closest(".md-typeset__scrollwrap")).length,
+  reference: [...document.querySelectorAll(".md-typeset__scrollwrap:has(.doc-section-item)")]
+    .filter((box) => box.scrollWidth > box.clientWidth)
+    .map((box) => box.innerText.slice(0, 60)),
+  legends: [...document.querySelectorAll(".highlight .legend")]
+    .filter((line) => line.scrollWidth > line.closest("code").clientWidth)
+    .map((line) => line.innerText.slice(0, 60)),
 })"""
 
 
@@ -404,7 +466,10 @@ def test_nothing_runs_out_of_the_page(site, address, browser, width):
         seen = view.evaluate(MEASURE)
         assert seen["page"] <= 0, f"{name} is wider than {width} pixels"
         assert seen["tables"] == 0, f"{name}: a table has no box to scroll in"
-        if width == 1280:
+        assert not seen["legends"], f"{name}: a legend is not wrapped: {seen['legends']}"
+        if width == 400:
+            assert not seen["reference"], f"{name}: a table scrolls: {seen['reference']}"
+        else:
             assert not seen["blocks"], f"{name}: code runs out of its box: {seen['blocks']}"
     view.close()
 

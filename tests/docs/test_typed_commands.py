@@ -87,3 +87,7 @@ def test_code_on_the_front_pages_fits_what_github_shows_without_scrolling(name):
     lines = [line for block in blocks for line in block.splitlines()]
     assert lines
     assert [line for line in lines if len(line) > 98] == []
+
+
+def test_the_readme_stays_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
