@@ -462,3 +462,27 @@ def test_means_are_rounded_quotients_whatever_the_devices(num_devices):
         mean = getattr(made, name)
         total = np.rint(mean.astype(np.float64) * 41)
         np.testing.assert_array_equal(mean, total.astype(np.float32) / np.float32(41))
+
+
+def test_parts_of_differing_length_are_divided_by_their_own_on_each_device():
+    rng = np.random.default_rng(5)
+    question = np.repeat(np.arange(40), rng.integers(1, 9, 40))  # one to eight rows together
+    scores = rng.random((len(question), 3), np.float32)
+    correct = rng.random((len(question), 3)) < 0.6
+    pool = pool_steps(np.column_stack([1 - scores, scores.max(axis=1)]), correct)
+
+    def made(num_devices):
+        return split_trials(
+            jax.random.key(2),
+            pool,
+            num_calibration=25,
+            question=question,
+            alpha=np.arange(1, 10) / 10,
+            num_trials=301,
+            devices=jax.devices("cpu")[:num_devices],
+        )
+
+    one, two = made(1), made(2)
+    for name in ("threshold", "risk", "size", "abstention"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert len(np.unique(one.size[:, 0])) > 100
