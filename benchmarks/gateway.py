@@ -42,7 +42,7 @@ from typing import Annotated
 
 import numpy as np
 from gateway_servers import MODELS, run
-from harness import Counted, needs
+from harness import Counted, needs, turns
 
 from racer_jax import reporting
 
@@ -394,12 +394,13 @@ def main():
         apart = (upstream.pid,) if parsed.pin else None
         how = echo_url, parsed.seconds, parsed.rounds, apart
         try:
-            results = {
-                DIRECT: direct_figures(*how),
-                BARE: bare_figures(port, *how),
-                OURS: gateway_figures(folder, port, *how),
-                LITELLM: litellm_figures(python, port, *how),
+            servers = {
+                DIRECT: lambda: direct_figures(*how),
+                BARE: lambda: bare_figures(port, *how),
+                OURS: lambda: gateway_figures(folder, port, *how),
+                LITELLM: lambda: litellm_figures(python, port, *how),
             }
+            results = {name: figures() for name, figures in turns(servers.items(), "server")}
         finally:
             ended(upstream)
     print(table(results))
