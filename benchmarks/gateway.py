@@ -38,12 +38,13 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from gateway_servers import MODELS, run
-from harness import Counted, needs
+from harness import Counted, needs, turns
 
 from racer_jax import reporting
 
@@ -410,12 +411,16 @@ def main():
         apart = (upstream.pid,) if parsed.pin else None
         how = echo_url, parsed.seconds, parsed.rounds, apart
         try:
-            results = {
-                DIRECT: direct_figures(*how),
-                BARE: bare_figures(port, *how),
-                **{name: gateway_figures(one, folder, port, *how) for name, one in ours.items()},
-                LITELLM: litellm_figures(python, port, *how),
+            servers = {
+                DIRECT: lambda: direct_figures(*how),
+                BARE: lambda: bare_figures(port, *how),
+                **{
+                    name: partial(gateway_figures, one, folder, port, *how)
+                    for name, one in ours.items()
+                },
+                LITELLM: lambda: litellm_figures(python, port, *how),
             }
+            results = {name: figures() for name, figures in turns(servers.items(), "server")}
         finally:
             ended(upstream)
     print(table(results))
