@@ -99,6 +99,12 @@ BESIDE = {
         "strategies": ("Strategy", "Votes", "racer_name"),
     },
 }
+# Modules of classes whose methods come from a base that has an entry: it describes them once.
+DESCRIBED_AT_BASE = (
+    "racer_jax.racer.errors",
+    "racer_jax.encoders.bert",
+    "racer_jax.encoders.deberta",
+)
 # The method in NumPy, a module of its own beside the packages.
 ALONE = ("racer_jax.reference",)
 _BASE = re.compile(
@@ -203,7 +209,10 @@ def page(package: Package) -> str:
         if beside:
             listed = ", ".join(f"`{name}`" for name in beside)
             parts.append(f"From `{module}` itself: {listed}.")
-        parts.append(_block(module, members=f"[{', '.join(names)}]", heading_level=3))
+        options = {"members": f"[{', '.join(names)}]", "heading_level": 3}
+        if module in DESCRIBED_AT_BASE:
+            options["inherited_members"] = "false"
+        parts.append(_block(module, **options))
     return "\n\n".join(parts)
 
 

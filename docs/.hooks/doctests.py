@@ -78,10 +78,15 @@ def is_called(cls: griffe.Class) -> bool:
 
 
 def shown_default(default: Any) -> Any:
-    """A default as a signature shows it: the result of a lambda, and dots for what is computed."""
+    """A default as a signature shows it: the result of a lambda, and dots for what is computed.
+
+    A mapping that cannot be changed is shown as the mapping.
+    """
     if isinstance(default, griffe.ExprCall) and isinstance(default.function, griffe.ExprLambda):
         default = default.function.body
-    is_computed = isinstance(default, griffe.ExprBinOp)
+    if isinstance(default, griffe.ExprCall) and str(default.function) == "MappingProxyType":
+        [default] = default.arguments
+    is_computed = isinstance(default, griffe.ExprBinOp) or str(default).count("(") > 1
     return "..." if is_computed or len(str(default)) > _LONGEST_DEFAULT else default
 
 

@@ -170,9 +170,14 @@ def test_the_reference_lists_the_public_names_and_no_others(pages):
 
 
 def methods_of(cls):
-    """The public methods and properties of a class that this package wrote, inherited ones too."""
+    """The public methods and properties of a class that this package wrote, inherited ones too.
+
+    Those of a base that has an entry are described there.
+    """
+    entries = hook("api").entries()
     for base in cls.__mro__:
-        if base.__module__.startswith("racer_jax"):
+        has_entry = base is not cls and f"{base.__module__}.{base.__qualname__}" in entries
+        if base.__module__.startswith("racer_jax") and not has_entry:
             kinds = (types.FunctionType, classmethod, property, functools.cached_property)
             for name, member in vars(base).items():
                 if name[0] != "_" and isinstance(member, kinds) and member.__doc__:
@@ -268,6 +273,10 @@ def test_a_class_shows_how_it_is_called_where_readers_call_it(pages):
     assert "passed: bool = True" in shown("Report", "studies")[0]
     assert "server: Server = Server()" in shown("Settings", "serving.gateway")[0]
     assert "keys: dict[str, Key] = dict()" in shown("Settings", "serving.gateway")[0]
+    assert 'qualities: Mapping[str, float] = {"weak": 0.2,' in " ".join(
+        shown("simulated_pool", "data")[0].split()
+    ).replace("{ ", "{")
+    assert "temperatures: tuple[float, ...] = ...," in shown("vote_tables", "montecarlo")[0]
     assert shown("Model", "serving.gateway")[0].startswith("Model(\n    *,\n    base_url: str,")
     for name, package in (
         ("BoundCheck", "montecarlo"),
