@@ -30,6 +30,11 @@ WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
 class Reason(StrEnum):
     """Why these models are called.
 
+    One of `OK`, `ABSTAIN`, `INFEASIBLE`, `UNKNOWN_GROUP` and `POOLED_GROUP`.
+
+    Their texts, as `Decision.reason` explains them: `ok`, `abstain`, `alpha infeasible`,
+    `unknown group` and `unknown group, pooled threshold`.
+
     Use this when your program does different things for different reasons: `Decision.reason` is one
     of these.
     """

@@ -4,7 +4,7 @@ Distance is cosine. The k-th largest similarity is the bar, and the rows above i
 of one matrix product with `correct`. The similarities exist for one block of queries at a time,
 never as an n x n matrix.
 
-Ties. Rows whose similarity equals the k-th one up to `TIE_TOLERANCE` (the rounding of a float32
+Ties. Rows whose similarity equals the k-th one up to 1e-6 (the rounding of a float32
 inner product) share the remaining votes equally: the score is its mean over all ways to break the
 tie. So it depends neither on the order of the training rows nor on the size of the blocks, and
 duplicated training queries need no special care.
