@@ -269,7 +269,7 @@ def test_a_class_shows_how_it_is_called_where_readers_call_it(pages):
     assert "optimizer: OptimizerConfig = OptimizerConfig(" in shown("MLPConfig", "routers")[0]
     assert "log_wealth: tuple[float, ...] = ...," in shown("RiskMonitor", "serving")[0]
     assert "seed: int = 0" in shown("VoteConfig", "studies")[0]
-    assert "graded: Array | None = None" in shown("FinetuneData", "routers")[0]
+    assert "graded: ArrayLike | None = None" in shown("FinetuneData", "routers")[0]
     assert "passed: bool = True" in shown("Report", "studies")[0]
     assert "server: Server = Server()" in shown("Settings", "serving.gateway")[0]
     assert "keys: dict[str, Key] = dict()" in shown("Settings", "serving.gateway")[0]
