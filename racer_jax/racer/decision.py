@@ -30,7 +30,8 @@ WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
 class Reason(StrEnum):
     """Why these models are called.
 
-    One of `OK`, `ABSTAIN`, `INFEASIBLE`, `UNKNOWN_GROUP` and `POOLED_GROUP`.
+    One of `Reason.OK`, `Reason.ABSTAIN`, `Reason.INFEASIBLE`, `Reason.UNKNOWN_GROUP` and
+    `Reason.POOLED_GROUP`.
 
     Their texts, as `Decision.reason` explains them: `ok`, `abstain`, `alpha infeasible`,
     `unknown group` and `unknown group, pooled threshold`.

@@ -269,7 +269,7 @@ def test_a_class_shows_how_it_is_called_where_readers_call_it(pages):
     assert "optimizer: OptimizerConfig = OptimizerConfig(" in shown("MLPConfig", "routers")[0]
     assert "log_wealth: tuple[float, ...] = ...," in shown("RiskMonitor", "serving")[0]
     assert "seed: int = 0" in shown("VoteConfig", "studies")[0]
-    assert "graded: Array | None = None" in shown("FinetuneData", "routers")[0]
+    assert "graded: ArrayLike | None = None" in shown("FinetuneData", "routers")[0]
     assert "passed: bool = True" in shown("Report", "studies")[0]
     assert "server: Server = Server()" in shown("Settings", "serving.gateway")[0]
     assert "keys: dict[str, Key] = dict()" in shown("Settings", "serving.gateway")[0]
@@ -524,6 +524,9 @@ MEASURE = """() => ({
   reference: [...document.querySelectorAll(".md-typeset__scrollwrap:has(.doc-section-item)")]
     .filter((box) => box.scrollWidth > box.clientWidth)
     .map((box) => box.innerText.slice(0, 60)),
+  narrow: [...document.querySelectorAll(".doc-section-item > td:has(> .doc-md-description)")]
+    .filter((cell) => cell.clientWidth < 200 && cell.innerText.length > 20)
+    .map((cell) => cell.innerText.slice(0, 60)),
   legends: [...document.querySelectorAll(".highlight .legend")]
     .filter((line) => line.scrollWidth > line.closest("code").clientWidth)
     .map((line) => line.innerText.slice(0, 60)),
@@ -541,12 +544,58 @@ def test_nothing_runs_out_of_the_page(site, address, browser, width):
         seen = view.evaluate(MEASURE)
         assert seen["page"] <= 0, f"{name} is wider than {width} pixels"
         assert seen["tables"] == 0, f"{name}: a table has no box to scroll in"
+        assert not seen["narrow"], f"{name}: words have no room beside a type: {seen['narrow']}"
         assert not seen["legends"], f"{name}: a legend is not wrapped: {seen['legends']}"
         if width == 400:
             assert not seen["reference"], f"{name}: a table scrolls: {seen['reference']}"
         else:
             assert not seen["blocks"], f"{name}: code runs out of its box: {seen['blocks']}"
     view.close()
+
+
+# Text with less contrast to what lies behind it than WCAG AA asks: 4.5 to 1, 3 for large text.
+PALE = """() => {
+  const channels = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const over = (front, back) => [0, 1, 2].map((i) => front[i] * front[3] + back[i] * (1 - front[3]));
+  const light = (colour) => colour.slice(0, 3)
+    .map((value) => value / 255)
+    .map((value) => (value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    if (element === null) return [255, 255, 255];
+    const colour = channels(getComputedStyle(element).backgroundColor);
+    return colour[3] === 1 ? colour : over(colour, behind(element.parentElement));
+  };
+  const found = {};
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), element = walker.currentNode.parentElement;
+    if (!text || element.closest("svg, script, style") || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element), back = behind(element), front = channels(style.color);
+    for (let at = element; at; at = at.parentElement) front[3] *= getComputedStyle(at).opacity;
+    if (front[3] === 0) continue;
+    const [low, high] = [light(over(front, back)), light(back)].sort((a, b) => a - b);
+    const size = parseFloat(style.fontSize), isBold = style.fontWeight >= 700;
+    const asked = size >= 24 || (isBold && size >= 18.66) ? 3 : 4.5;
+    if ((high + 0.05) / (low + 0.05) < asked - 0.01) found[element.className || element.tagName] = text;
+  }
+  return found;
+}"""
+
+
+@pytest.mark.long
+@pytest.mark.extra
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_the_contrast_that_readers_need(address, browser, scheme):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    view = context.new_page()
+    for name in ("", "tutorial/", "gateway/", "guides/containers/", "api/racer_jax.data/"):
+        view.goto(f"{address}/{name}", wait_until="load")
+        assert view.evaluate(PALE) == {}, name
+    context.close()
 
 
 @pytest.mark.long
