@@ -129,7 +129,7 @@ def risk_law_figure(
             top.plot(alpha, law, **style_of("exact law").line(lw=0.8, label="exact law"))
             grid.title(number, name)
             percent(top)
-            bottom.axhspan(-3, 3, color="0.9", zorder=0, label="within 3 s.e. of it")
+            bottom.axhspan(-3, 3, color="0.9", zorder=0, label="within 3 s.e. of the law")
             bottom.set_xticks(range(len(alpha)), [f"{100 * a:g}" for a in alpha])
             bottom.set_ylim(*_z_limits(lines))
         grid.label_below(0, "alpha, the risk allowed")

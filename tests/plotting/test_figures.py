@@ -141,7 +141,7 @@ def test_nothing_collides_or_runs_out_of_the_figure(width):
 def test_lines_and_bands_that_are_no_data_are_in_the_legend():
     drawn = figures(WIDTHS["page"])
     for name, words in (
-        ("law", ("exact law", "within 3 s.e. of it")),
+        ("law", ("exact law", "within 3 s.e. of the law")),
         ("sizes", ("all models", "oracle")),
         ("size", ("all models", "one model")),
         ("risk", ("paper's bounds", "exact law")),
