@@ -111,7 +111,7 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     """
     # No threshold lies below position 0, so steps at 0 are part of the start: with the gap score,
     # the first model's.
-    num_first = np.searchsorted(steps.first, 1)
+    num_first = int(np.searchsorted(steps.first, 1))
     value = steps.start + np.bincount(
         steps.query[:num_first], steps.delta[:num_first], len(steps.start)
     )
@@ -119,6 +119,8 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     if (value != base).any():
         values, frequency = np.unique(value, return_counts=True)
         base = float(values[frequency.argmax()])
+    if (steps.start == base).all() and (steps.delta == steps.delta[:1]).all():
+        num_first, value = 0, steps.start  # they stay steps, which other metrics may share
     query, first, delta = (array[num_first:] for array in (steps.query, steps.first, steps.delta))
     other = np.flatnonzero(value != base)  # these begin with a step of their own
     if len(other):
@@ -155,6 +157,52 @@ def _is_whole(base: float, planes: list[tuple[float, np.ndarray, np.ndarray]], n
     return most < _MOST_WHOLE and all(float(x).is_integer() for x in (base, *weights))
 
 
+class _Entries(NamedTuple):
+    """Entries of a plane: queries, from where each counts, and a number for both; all `[k]`."""
+
+    query: np.ndarray
+    first: np.ndarray
+    key: np.ndarray
+
+
+def _without(whole: _Entries, part: _Entries) -> _Entries | None:
+    """The entries of `whole` that are not those of `part`; None where it lacks one of them."""
+    few = part.key[:: max(1, len(part.key) // 16)]  # mostly enough to tell
+    if len(part.key) > len(whole.key):
+        return None
+    if (whole.key[np.searchsorted(whole.key, few) % len(whole.key)] != few).any():
+        return None
+    # Two models that enter together are an entry that is there twice.
+    again = np.arange(len(part.key)) - np.searchsorted(part.key, part.key)
+    place = np.searchsorted(whole.key, part.key) + again
+    if place[-1] >= len(whole.key) or (whole.key[place] != part.key).any():
+        return None
+    stays = np.ones(len(whole.key), bool)
+    stays[place] = False
+    return _Entries(*(array[stays] for array in whole))
+
+
+# Why: the first model of a set ends an abstention and makes the set larger by one. So the entries
+# of one metric are often among those of another, and what is counted once serves both.
+def _shared(planes: list[_Entries]) -> list[list[_Entries]]:
+    """Each plane as one or several; where parts of two have the same entries, they are one."""
+    made: list[list[_Entries]] = [[] for _ in planes]
+    known: list[_Entries] = []
+    for i in sorted(range(len(planes)), key=lambda i: len(planes[i].key)):
+        rest = planes[i]
+        if (np.diff(rest.key) < 0).any():  # not in the order of `pool_steps`
+            made[i].append(rest)
+            continue
+        for part in reversed(known):
+            if len(rest.key) and (less := _without(rest, part)) is not None:
+                made[i].append(part)
+                rest = less
+        if len(rest.key):
+            made[i].append(rest)
+            known.append(rest)
+    return made
+
+
 # Metrics and planes by the arrays they are made from, each until one of those is gone.
 _KEPT: dict[tuple[object, ...], tuple[tuple[Metric, ...], Planes]] = {}
 
@@ -183,21 +231,43 @@ def _metrics_and_planes(
     steps_of: Mapping[str, Steps], num: int, num_words: int, distinct: bool
 ) -> tuple[tuple[Metric, ...], Planes]:
     """The metrics of `num` queries as weighted counts, and what is counted."""
+    split = {
+        name: (1.0, []) if name == "risk" and distinct else _split_steps(steps)
+        for name, steps in steps_of.items()
+    }
+    whole = {name: _is_whole(base, planes, num) for name, (base, planes) in split.items()}
+    # Of numbers that are not whole the order of a sum would change the last digit.
+    made = _shared(
+        [
+            _Entries(query, first, first.astype(np.int64) * num + query)
+            for name, (_, planes) in split.items()
+            for _, query, first in planes
+            if whole[name]
+        ]
+    )
+    parts_of = iter(made)
     metrics, queries, entries = [], [], []
+    number: dict[int, int] = {}
     begin: list[int] = []
     end = 0
-    for name, steps in steps_of.items():
-        base, planes = (1.0, []) if name == "risk" and distinct else _split_steps(steps)
-        numbers = tuple(range(len(begin), len(begin) + len(planes)))
-        weights = tuple(weight for weight, _, _ in planes)
-        metrics.append(Metric(name, base, numbers, weights, _is_whole(base, planes, num)))
-        for _, query, first in planes:
-            rows = np.zeros(-(-(len(query) + 1) // BLOCK) * BLOCK, np.int32)
-            rows[: len(query)] = query
-            queries.append(rows)
-            entries.append(end + np.cumsum(np.bincount(first, minlength=num + 1)))
-            begin.append(end)
-            end += len(rows)
+    for name, (base, planes) in split.items():
+        of_metric: list[tuple[int, float]] = []
+        for weight, query, first in planes:
+            alone = [_Entries(query, first, query)]
+            for part in next(parts_of) if whole[name] else alone:
+                of_metric.append((number.setdefault(id(part.key), len(number)), weight))
+                if of_metric[-1][0] < len(begin):
+                    continue
+                rows = np.zeros(-(-(len(part.query) + 1) // BLOCK) * BLOCK, np.int32)
+                rows[: len(part.query)] = part.query
+                queries.append(rows)
+                entries.append(end + np.cumsum(np.bincount(part.first, minlength=num + 1)))
+                begin.append(end)
+                end += len(rows)
+        numbers, weights = (
+            (tuple(column) for column in zip(*of_metric, strict=True)) if of_metric else ((), ())
+        )
+        metrics.append(Metric(name, base, numbers, weights, whole[name]))
     if end > _MOST_INDEX:
         raise ValueError(
             f"the metrics of a pool must have fewer than 2**31 steps in all, got {end}; keep some "

@@ -186,6 +186,77 @@ def test_a_plane_has_room_for_the_end_of_its_last_prefix(num_steps):
     assert planes.order.row.shape[2] * BLOCK > num_steps
 
 
+def values_of_plan(made, shape, size):
+    """Metrics of each query at each position `[N + 1, N]` by name, as the planes count them."""
+    num_words = len(made.draw.calibration.valid)
+    byte, word = np.divmod(made.planes.order.row, num_words)
+    bit = np.log2(np.maximum(made.planes.order.mask, 1)).astype(int)
+    query = (32 * word + 8 * byte + bit).transpose(2, 0, 1).ravel()
+    values = {}
+    for metric in shape.metrics:
+        values[metric.name] = np.full((size + 1, size), metric.base)
+        for plane, weight in zip(metric.planes, metric.weights, strict=True):
+            for at, end in enumerate(made.planes.entry[plane]):
+                counted = query[made.planes.begin[plane] : end]
+                np.add.at(values[metric.name][at], counted, weight)
+    return values
+
+
+@pytest.mark.parametrize("kind", ["distinct", "models tie", "all below the first", "gap", "tokens"])
+def test_what_two_metrics_count_is_counted_once(kind):
+    size, rng = 60, np.random.default_rng(11)
+    correct = rng.random((size, 3)) < 0.4
+    scores = rng.random((size, 3)).astype(np.float32)
+    if kind == "models tie":
+        scores[:, 1] = scores[:, 0]
+    if kind == "all below the first":
+        scores[:9] += 1
+        correct[:9] = False
+    nonconformity = np.pad(1 - scores, ((0, 0), (0, 1)), constant_values=2)
+    pool = pool_steps(gap(scores) if kind == "gap" else nonconformity, correct, strict_risk=True)
+    if kind == "tokens":
+        tokens = np.cumsum(np.arange(1, size + 1)[:, None] % np.arange(2, 6), axis=1)
+        pool = pool_steps(nonconformity, correct, strict_risk=True, metrics={"tokens": tokens})
+    design = split_design(pool.order, num_calibration=30)
+    made, shape = plan.trial_plan(pool, design, design.budgets(ALPHAS), means=True)
+    values = values_of_plan(made, shape, size)
+    for name, steps in pool.metrics.items():
+        if name == "risk" and shape.distinct:
+            continue
+        for at in range(size + 1):
+            expected = steps.start.copy()
+            acting = steps.first <= at
+            np.add.at(expected, steps.query[acting], steps.delta[acting])
+            np.testing.assert_array_equal(values[name][at], expected)
+    planes = {metric.name: set(metric.planes) for metric in shape.metrics}
+    assert planes["strict_risk"] <= planes["avoidable_miss"]
+    if kind not in ("gap", "tokens"):
+        assert planes["abstention"] < planes["size"]
+    ends = made.planes.entry.max(axis=1) - made.planes.begin
+    assert ends.sum() < sum(len(steps.query) for steps in pool.metrics.values())
+
+
+def test_entries_are_taken_out_as_often_as_they_are_there():
+    def entries(*keys):
+        return plan._Entries(*(np.array(keys, np.int64),) * 3)
+
+    left = plan._without(entries(1, 1, 2, 5, 5, 5, 9), entries(1, 5, 5))
+    assert left.key.tolist() == [1, 2, 5, 9]
+    assert plan._without(entries(1, 2, 5), entries(1, 1)) is None
+    assert plan._without(entries(1, 2, 5), entries(5, 5)) is None
+    assert plan._without(entries(1, 2, 5), entries(3)) is None
+    assert plan._without(entries(1, 2), entries(1, 2, 2)) is None
+    assert plan._without(entries(1, 2), entries(1, 2)).key.size == 0
+
+
+def test_steps_in_another_order_are_no_one_elses():
+    """Those of a pool that was made by hand may have any order of the queries."""
+    query, first = np.array([3, 1, 2]), np.array([1, 1, 2])
+    unordered = plan._Entries(query, first, first * 10 + query)
+    ordered = plan._Entries(*(array[[1, 0, 2]] for array in unordered))
+    assert plan._shared([unordered, ordered]) == [[unordered], [ordered]]
+
+
 @pytest.mark.parametrize(
     ("num", "first", "message"),
     [
