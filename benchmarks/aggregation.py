@@ -20,7 +20,7 @@ from typing import Annotated, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import Counted
+from harness import Counted, turns
 
 import racer_jax as racer
 from racer_jax import reference, reporting
@@ -305,7 +305,7 @@ def main() -> None:
     first = {name: wall(lambda run=run: run(0)) for name, (run, _, _) in variants.items()}
     walls: dict[str, list[float]] = {name: [] for name in variants}
     tables = [wall(lambda: numpy_tables(p, parts[:0])) for _ in range(config.rounds)]
-    for i in range(config.rounds):
+    for i in turns(range(config.rounds)):
         for name, (run, share, _) in variants.items():
             seconds_taken = wall(lambda run=run, i=i: run(i))
             walls[name].append(seconds_taken * cells / share)

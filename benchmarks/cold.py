@@ -14,7 +14,7 @@ from statistics import median
 from typing import Annotated
 
 from baselines import SPLITS
-from harness import Counted, fresh, report, saved_workload, seconds
+from harness import Counted, fresh, report, saved_workload, seconds, turns
 
 from racer_jax import reporting
 
@@ -76,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pool, splits = saved_workload("W1", folder), str(SPLITS["W1"])
         fresh(CODE, pool, "256", "")  # the files of the libraries are in memory from here on
-        for i in range(config.rounds):
+        for i in turns(range(config.rounds)):
             cache = str(Path(folder) / f"cache{i}")
             for kind, where in (("no cache", ""), ("empty cache", cache), ("filled cache", cache)):
                 kinds[kind].append(fresh(CODE, pool, splits, where))

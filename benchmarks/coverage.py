@@ -22,7 +22,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
-from harness import Counted
+from harness import Counted, turns
 
 from racer_jax import reporting
 from racer_jax.orders.coverage_gain import coverage_gain
@@ -271,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     if config.case is not None:
         print(json.dumps(measure(config, config.case)._asdict()))
         return
-    timings = [alone(config, case, arguments) for case in CASES]
+    timings = [alone(config, case, arguments) for case in turns(CASES, "case")]
     header = [
         "case",
         "what",

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from harness import Counted, needs, quiet_transformers
+from harness import Counted, needs, quiet_transformers, turns
 from timing import Timing, interleaved
 
 from racer_jax import reporting
@@ -30,6 +30,8 @@ from racer_jax.encoders.batching import Batch, bucket_batches
 from racer_jax.encoders.checkpoint import load_model
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.encoders.text import pool
+
+MODELS = {"minilm": "all-MiniLM-L6-v2", "deberta": "DeBERTa-v3-base shape"}
 
 
 @dataclass(frozen=True)
@@ -233,13 +235,10 @@ def main(arguments: list[str] | None = None) -> int:
         "input_ids"
     ]
     rows = []
-    if config.model in ("all", "minilm"):
-        rows.append(compare("all-MiniLM-L6-v2", minilm_folder(), tokens, config))
-    if config.model in ("all", "deberta"):
+    for model in turns([name for name in MODELS if config.model in ("all", name)], "model"):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(
-                compare("DeBERTa-v3-base shape", random_deberta(Path(folder)), tokens, config)
-            )
+            weights = minilm_folder() if model == "minilm" else random_deberta(Path(folder))
+            rows.append(compare(MODELS[model], weights, tokens, config))
     header = [
         "model",
         "texts/s",

@@ -1,6 +1,6 @@
 """What the gateway costs: requests per second of its CPU, time it adds, memory, time until ready.
 
-    python benchmarks/gateway.py [--seconds 4] [--rounds 3] [--json results.json] [--litellm PYTHON] [--no-pin]
+    python benchmarks/gateway.py [--seconds 4] [--rounds 3] [--json results.json] [--litellm PYTHON] [--beside PYTHON] [--no-pin]
 
 All on loopback, each part in a process of its own: upstreams that echo, the gateway (`racer-jax
 serve` as a user starts it), litellm's Router, and this program, which sends the requests. CPU
@@ -26,7 +26,8 @@ nothing else.
 
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
 server; where litellm is not installed a line says so. `--litellm` names the Python of an
-environment that has it.
+environment that has it. `--beside` names the Python of an environment in which the gateway is
+installed too: how the interpreter was built counts for a fifth of all that the gateway takes.
 """
 
 import asyncio
@@ -37,12 +38,13 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from gateway_servers import MODELS, run
-from harness import Counted, needs
+from harness import Counted, needs, turns
 
 from racer_jax import reporting
 
@@ -269,9 +271,20 @@ def ended(process):
     process.wait()
 
 
-def gateway_figures(folder, port, echo_url, seconds, num_rounds, apart):
+def asked(python, code):
+    """What a line of code prints under an interpreter."""
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def name_of(python):
+    """An interpreter by its version and the folder that it is installed in."""
+    code = "import platform, sys; print(platform.python_version(), 'of', sys.base_prefix)"
+    return f"Python {asked(python, code).strip()}"
+
+
+def gateway_figures(python, folder, port, echo_url, seconds, num_rounds, apart):
     """The figures of the gateway."""
-    command = [sys.executable, "-m", "racer_jax", "serve", str(configuration(folder, port))]
+    command = [python, "-m", "racer_jax", "serve", str(configuration(folder, port))]
     environment = {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
@@ -369,6 +382,7 @@ class Config(Counted):
     json: Annotated[Path | None, "file for the figures"] = None
     pin: Annotated[bool, "keep the server on a core of its own while it is measured"] = True
     litellm: Annotated[str, "the Python of an environment with litellm; this one by default"] = ""
+    beside: Annotated[str, "the Python of a further environment to measure the gateway in"] = ""
 
 
 def share_of_others(results):
@@ -385,6 +399,9 @@ def main():
     parsed = reporting.parse_config(Config, __doc__.splitlines()[0])
     needs("serve", "starlette", "uvicorn", "aiohttp")
     python = parsed.litellm or sys.executable
+    ours = {OURS: sys.executable}
+    if parsed.beside:
+        ours = {f"{OURS}, {name_of(one)}": one for one in (sys.executable, parsed.beside)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         artefacts(folder)
@@ -394,12 +411,16 @@ def main():
         apart = (upstream.pid,) if parsed.pin else None
         how = echo_url, parsed.seconds, parsed.rounds, apart
         try:
-            results = {
-                DIRECT: direct_figures(*how),
-                BARE: bare_figures(port, *how),
-                OURS: gateway_figures(folder, port, *how),
-                LITELLM: litellm_figures(python, port, *how),
+            servers = {
+                DIRECT: lambda: direct_figures(*how),
+                BARE: lambda: bare_figures(port, *how),
+                **{
+                    name: partial(gateway_figures, one, folder, port, *how)
+                    for name, one in ours.items()
+                },
+                LITELLM: lambda: litellm_figures(python, port, *how),
             }
+            results = {name: figures() for name, figures in turns(servers.items(), "server")}
         finally:
             ended(upstream)
     print(table(results))
@@ -412,8 +433,11 @@ def main():
     print(
         f"\nTimes are p50 / p99, medians of {parsed.rounds} rounds, and hold on an idle machine alone; {where}."
     )
-    for sentence, kept in verdicts(results[OURS]):
-        print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")
+    for name in ours:
+        if parsed.beside:
+            print(f"{name}:")
+        for sentence, kept in verdicts(results[name]):
+            print(f"{'kept' if kept else 'NOT KEPT'}: {sentence}")
     print(share_of_others(results))
     if parsed.json:
         parsed.json.write_text(json.dumps(results, indent=1) + "\n")

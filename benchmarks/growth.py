@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 from baselines import BestNumpy, problem
-from harness import Counted, report, seconds
+from harness import Counted, report, seconds, turns
 from matplotlib.figure import Figure
 from timing import Timing, interleaved
 
@@ -77,7 +77,7 @@ def main() -> None:
     rows, results = [], {}
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for name, sizes in SERIES.items():
+    for name, sizes in turns(SERIES.items(), "series"):
         timings = list(
             interleaved({str(s): run_of(BASE | {name: s}) for s in sizes}, config.rounds).values()
         )

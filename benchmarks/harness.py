@@ -1,16 +1,17 @@
-"""What the benchmarks of the engine share: fresh processes, and how figures are shown."""
+"""What the benchmarks of the engine share: fresh processes, a bar, and how figures are shown."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from racer_jax import reporting
 from racer_jax._distribution import install_command
@@ -18,6 +19,7 @@ from racer_jax.core.scalar_checks import check_count
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/benchmarks")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ def saved_workload(name: str, folder: str | Path) -> str:
         path, nonconformity=task.nonconformity, correct=task.correct, alphas=np.array(task.alphas)
     )
     return str(path)
+
+
+def turns(items: Collection[T], unit: str = "round") -> Iterator[T]:
+    """The items one by one, counted by a bar on stderr: a table may take minutes.
+
+    There is no bar where stderr is no terminal, and none is left when the work is done.
+    """
+    return iter(tqdm(items, unit=unit, disable=None, leave=False))
 
 
 def seconds(value: float) -> str:

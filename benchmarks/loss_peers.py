@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from harness import Counted, needs, report
+from harness import Counted, needs, report, turns
 
 from racer_jax import reporting
 from racer_jax.core.loss_calibration import calibrate_loss
@@ -123,7 +123,7 @@ def compared(config: Config, alphas: Sequence[str], delta: float) -> dict[str, n
     """Way -> sets of every pool `[s, a, n, m]`, and the labels under `labels`."""
     rng, steps = np.random.default_rng(config.seed), (np.arange(STEPS + 1) - 0.5) / STEPS
     ways: dict[str, list[np.ndarray]] = {}
-    for _ in range(config.splits):
+    for _ in turns(range(config.splits), "split"):
         pool = drawn(rng, config)
         for name, sets in (
             (OURS, ours(pool, alphas)),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Annotated
 
-from harness import Counted, fresh, report, saved_workload
+from harness import Counted, fresh, report, saved_workload, turns
 from start import measured
 
 from racer_jax import reporting
@@ -73,7 +73,8 @@ def main() -> None:
         }
         fresh(CODE, pool, "10000", "0", cache)  # fills the cache
         for kind, (splits, chunk, where) in kinds.items():
-            runs = [fresh(CODE, pool, str(splits), str(chunk), where) for _ in range(config.rounds)]
+            arguments = (pool, str(splits), str(chunk), where)
+            runs = [fresh(CODE, *arguments) for _ in turns(range(config.rounds), "process")]
             results[kind] = runs
             rows.append(
                 [

@@ -36,6 +36,7 @@ from typing import Any
 
 from mutants import Mutant, mutants
 from mutation_runs import ROOT, Children, covered, digests, prepare, tried
+from tqdm import tqdm
 
 EQUIVALENT = Path(__file__).with_name("mutation_survivors.json")
 # Modules -> the files of tests that must kill their mutants.
@@ -286,14 +287,17 @@ def try_all(
         # Where a test is not known, a survivor says little: those come last.
         queue = sorted(queue, key=lambda mutant: not incomplete.isdisjoint(homes[mutant.module]))
         spans = {module: spans_of(tree) for module, tree in trees.items()}
-        waiting, saved = list(reversed(queue)), time.monotonic()
-        while (waiting or children.running) and time.monotonic() < end:
-            while waiting and children.free:
-                start_one(waiting.pop(), trees, suite, spans, results, children, options)
-            children.wait()
-            if options.out and time.monotonic() > saved + 5:
-                write(options.out, results)
-                saved = time.monotonic()
+        waiting, saved, before = list(reversed(queue)), time.monotonic(), len(results)
+        # A bar where a terminal shows it: nothing else is printed before all have been tried.
+        with tqdm(total=len(queue), unit="mutant", disable=None, leave=False) as bar:
+            while (waiting or children.running) and time.monotonic() < end:
+                while waiting and children.free:
+                    start_one(waiting.pop(), trees, suite, spans, results, children, options)
+                children.wait()
+                bar.update(len(results) - before - bar.n)
+                if options.out and time.monotonic() > saved + 5:
+                    write(options.out, results)
+                    saved = time.monotonic()
     finally:
         children.stop()
         if options.out:

@@ -10,7 +10,7 @@ timed too.
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness import Counted, fresh, report, seconds
+from harness import Counted, fresh, report, seconds, turns
 
 from racer_jax import reporting
 
@@ -66,7 +66,7 @@ class Config(Counted):
 def main() -> None:
     config = reporting.parse_config(Config, "Measures a large population.")
     rows, results = [], {}
-    for size in (config.queries // 4, config.queries):
+    for size in turns((config.queries // 4, config.queries), "population"):
         r = results[size] = fresh(CODE, str(size), str(config.splits))
         times = [seconds(r[name]) for name in ("sort", "first", "wall", "cpu", "exact")]
         rows.append(

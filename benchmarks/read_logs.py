@@ -28,7 +28,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from harness import Counted, report
+from harness import Counted, report, turns
 
 from racer_jax import reporting
 
@@ -141,7 +141,7 @@ def main() -> None:
         write_logs(small, 0.2, options.shots)
         rows = write_logs(large, options.megabytes, options.shots)
         results = {}
-        for _ in range(options.repeats):
+        for _ in turns(range(options.repeats)):
             for version, tree in trees.items():
                 results[version] = measured(tree, str(small), str(large))
                 seconds[version].append(results[version]["cpu_s"])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from harness import Counted, needs, report
+from harness import Counted, needs, report, turns
 
 from racer_jax import reporting
 from racer_jax.data import read_long_csv
@@ -107,7 +107,7 @@ def main() -> None:
         size = path.stat().st_size
         if not np.array_equal(ours(path), by_pandas(path)):
             raise SystemExit("the two readers disagree")
-        for _ in range(options.repeats):
+        for _ in turns(range(options.repeats)):
             for name, reader in READERS.items():
                 start, started = time.perf_counter(), time.process_time()
                 reader(path)

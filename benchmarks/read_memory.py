@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from harness import Counted, fresh, report
+from harness import Counted, fresh, report, turns
 
 from racer_jax import reporting
 from racer_jax.data import load, save
@@ -149,9 +149,8 @@ class Config(Counted):
 def main() -> None:
     config = reporting.parse_config(Config, "Measures the peak memory of reading, by format.")
     rows, results = [], {}
-    for kind, (name, write) in FORMATS.items():
-        if kind not in config.formats.split(","):
-            continue
+    for kind in turns([kind for kind in FORMATS if kind in config.formats.split(",")], "format"):
+        name, write = FORMATS[kind]
         with tempfile.TemporaryDirectory() as folder:
             small, large = Path(folder) / "small", Path(folder) / "large"
             for place, queries in ((small, 50), (large, config.queries)):

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 import jax
 import numpy as np
-from harness import Counted, needs
+from harness import Counted, needs, turns
 
 from racer_jax import inverse_probability, prediction_sets, reporting
 from racer_jax.core.nonconformity import TieBroken
@@ -138,7 +138,7 @@ def run(num_train: int, num_single: int, num_batch: int, rounds: int) -> dict[st
         batch[name].append(time.perf_counter() - start)
         busy[name].append(time.process_time() - cpu)
 
-    for round_ in range(rounds):
+    for round_ in turns(range(rounds)):
         for i in range(num_single // rounds):
             at = (round_ * (num_single // rounds) + i) % len(texts)
             for router in ROUTERS:

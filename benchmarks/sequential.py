@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from harness import Counted, report, seconds
+from harness import Counted, report, seconds, turns
 
 from racer_jax import Cascade, miss_budget, reporting
 from racer_jax.data.table import RoutingTable
@@ -62,7 +62,7 @@ def invented(num: int = 1470, num_models: int = 11) -> RoutingTable:
 def timed(call: Callable[[], Any], rounds: int) -> tuple[float, float]:
     """Seconds of the first call and the median of the warm ones."""
     laps = []
-    for _ in range(rounds + 1):
+    for _ in turns(range(rounds + 1)):
         begin = time.perf_counter()
         jax.block_until_ready(call())
         laps.append(time.perf_counter() - begin)

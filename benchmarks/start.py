@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, NamedTuple
 
-from harness import ROOT, Counted, report, saved_workload, seconds
+from harness import ROOT, Counted, report, saved_workload, seconds, turns
 
 from racer_jax import reporting
 
@@ -147,7 +147,7 @@ def main() -> None:
         for line in table:
             if line.cached:
                 measured(line.words, warm)
-        for i in range(config.rounds):
+        for i in turns(range(config.rounds)):
             for line in table:
                 cache = warm if line.cached else str(folder / f"cold{i}" / line.name)
                 costs[line.name].append(measured(line.words, cache))

@@ -3,9 +3,11 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
+from harness import turns
 
 
 class Timing(NamedTuple):
@@ -33,16 +35,15 @@ def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[
     first = {}
     wall: dict[str, list[float]] = {name: [] for name in variants}
     cpu: dict[str, list[float]] = {name: [] for name in variants}
-    for name, run in variants.items():
-        start = time.perf_counter()
+    for turn, (name, run) in turns([*product(range(rounds + 1), variants.items())], "call"):
+        start, start_cpu = time.perf_counter(), time.process_time()
         jax.block_until_ready(run())
-        first[name] = time.perf_counter() - start
-    for _ in range(rounds):
-        for name, run in variants.items():
-            start, start_cpu = time.perf_counter(), time.process_time()
-            jax.block_until_ready(run())
-            wall[name].append(time.perf_counter() - start)
-            cpu[name].append(time.process_time() - start_cpu)
+        passed, busy = time.perf_counter() - start, time.process_time() - start_cpu
+        if turn == 0:
+            first[name] = passed
+        else:
+            wall[name].append(passed)
+            cpu[name].append(busy)
     median = statistics.median
     return {
         name: Timing(first[name], median(wall[name]), median(cpu[name]), min(wall[name]))

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import jax
 import lazy_loader
 import numpy as np
-from harness import Counted, needs
+from harness import Counted, needs, turns
 from jax import lax
 from timing import interleaved
 
@@ -197,12 +197,16 @@ def main(arguments: list[str] | None = None) -> int:
         "ours": lambda: fit_ours(config.seeds, without_dropout),
         "scikit-learn": lambda: [fit_sklearn(x, y, config, ours, evaluate=True) for _ in seeds],
     }
+    groups: dict[str, dict[str, Callable[[], object]]] = {
+        "1 seed": one,
+        "1 seed, no dropout": plain,
+        f"{config.seeds} seeds": several,
+        f"{config.seeds} seeds, no dropout": several_plain,
+        "products of 1 seed": products(config, ours),
+    }
     times = {
-        "1 seed": interleaved(one, config.rounds),
-        "1 seed, no dropout": interleaved(plain, config.rounds),
-        f"{config.seeds} seeds": interleaved(several, config.rounds),
-        f"{config.seeds} seeds, no dropout": interleaved(several_plain, config.rounds),
-        "products of 1 seed": interleaved(products(config, ours), config.rounds),
+        label: interleaved(variants, config.rounds)
+        for label, variants in turns(groups.items(), "group")
     }
     print(f"{config.epochs} epochs of {config.rows * 7 // 8} rows; held-out loss {losses}")
     print(

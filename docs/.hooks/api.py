@@ -5,6 +5,7 @@ own. The exceptions are few and listed in `BESIDE`.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +13,104 @@ from typing import Any, NamedTuple
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-# Public names that their package does not give: most users of it would pay for what they import.
+# Names that their package does not give: most users of it would pay for what they import, or only
+# read of them, as the type of what a function takes or gives.
 BESIDE = {
     "racer_jax.core": {"aggregation": ("answer_codes", "model_order")},
-    "racer_jax.data": {"answers": ("last_number",)},
-    "racer_jax.montecarlo": {"bound_check": ("verdicts",)},
-    "racer_jax.routers": {"fit": ("fit",)},
-    "racer_jax.serving.gateway": {"litellm_provider": ("RacerProvider",)},
-    "racer_jax.studies": {"compilation_cache": ("cache_folder", "use_compilation_cache")},
+    "racer_jax.data": {
+        "answers": ("last_number", "text"),
+        "remedies": ("Remedy",),
+        "summary": ("GroupSummary",),
+    },
+    "racer_jax.encoders": {
+        "base": ("PartsError", "Stages"),
+        "text": ("EncodingReport", "TextReading", "data_mesh"),
+        "checkpoint": ("load_model",),
+        "bert": ("Bert",),
+        "deberta": ("Deberta",),
+        "layers": ("Transformer",),
+    },
+    "racer_jax.montecarlo": {
+        "bound_check": ("verdicts",),
+        "compared": ("Compared",),
+        "exact": ("Mixture",),
+        "summaries": ("Summary",),
+        "trials": ("StreamSpec",),
+    },
+    "racer_jax.orders": {"coverage_gain": ("coverage_gain",)},
+    "racer_jax.racer": {
+        "errors": (
+            "CorruptError",
+            "NewerFormatError",
+            "NoRecordError",
+            "OtherPoolError",
+            "OtherWeightsError",
+            "UnknownGroupError",
+        ),
+        "losses": ("CalibratedLoss",),
+        "options": ("CalibrationOptions",),
+        "record": ("CalibrationRecord",),
+        "report": ("sequential_data",),
+        "results": ("Baseline", "GroupEvaluation"),
+        "scoring": ("ModelScores", "Scorer"),
+        "stages": ("FitStage",),
+        "usage": ("Usage",),
+    },
+    "racer_jax.routers": {
+        "finetune": ("finetune",),
+        "fit": ("fit", "Fit"),
+        "report": ("TrainingDivergedError", "TrainingReport"),
+        "runs": ("Run",),
+        "training": ("OptimizerConfig",),
+    },
+    "racer_jax.sequential": {
+        "calibration": ("StopCalibration",),
+        "normal_forms": ("UnknownFormError", "last_match"),
+        "policy": ("PolicyOptions",),
+        "risk_model": ("RiskModel",),
+    },
+    "racer_jax.serving": {"json_lines": ("BadLine", "Query")},
+    "racer_jax.serving.gateway": {
+        "litellm_provider": ("RacerProvider",),
+        "settings": (
+            "Model",
+            "Deployment",
+            "Route",
+            "Verifier",
+            "Server",
+            "Key",
+            "State",
+            "Audit",
+            "Monitors",
+            "Experiment",
+        ),
+        "core": ("UnderWay",),
+        "_errors": ("CallFailedError",),
+        "_loaded": ("Loaded",),
+        "_panel": ("Panel",),
+        "_planning": ("Situation",),
+        "_replies": ("Choice", "Reply", "Usage"),
+        "_secrets": ("Secret",),
+    },
+    "racer_jax.studies": {
+        "compilation_cache": ("cache_folder", "use_compilation_cache"),
+        "runner": ("Drawer",),
+        "paper_data": ("study_data",),
+        "strategies": ("Strategy", "Votes", "racer_name"),
+    },
 }
+# Modules of classes whose methods come from a base that has an entry: it describes them once.
+DESCRIBED_AT_BASE = (
+    "racer_jax.racer.errors",
+    "racer_jax.encoders.bert",
+    "racer_jax.encoders.deberta",
+)
 # The method in NumPy, a module of its own beside the packages.
 ALONE = ("racer_jax.reference",)
+_BASE = re.compile(
+    r'<p class="doc doc-class-bases">\s*Bases: <code><autoref identifier="(racer_jax[\w.]*)"'
+    r"[^>]*>\w+</autoref></code></p>"
+)
 
 
 class Package(NamedTuple):
@@ -62,6 +150,16 @@ def packages() -> list[Package]:
         if homes:
             found.append(Package(name, homes))
     return found
+
+
+def entries() -> frozenset[str]:
+    """The public names, each with its module."""
+    return frozenset(
+        f"{module}.{name}"
+        for package in packages()
+        for module, names in package.homes.items()
+        for name in names
+    )
 
 
 def _described(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -105,13 +203,16 @@ def page(package: Package) -> str:
     if package.name == "racer_jax":
         return "\n\n".join(parts)
     for module, names in package.homes.items():
-        title = module.removeprefix(f"{package.name}.")
-        beside = BESIDE.get(package.name, {}).get(title, ())
-        parts.append(f"## {title} {{ #{module} }}")
+        inner = module.removeprefix(f"{package.name}.")
+        beside = BESIDE.get(package.name, {}).get(inner, ())
+        parts.append(f"## {inner.lstrip('_')} {{ #{module} }}")
         if beside:
             listed = ", ".join(f"`{name}`" for name in beside)
             parts.append(f"From `{module}` itself: {listed}.")
-        parts.append(_block(module, members=f"[{', '.join(names)}]", heading_level=3))
+        options = {"members": f"[{', '.join(names)}]", "heading_level": 3}
+        if module in DESCRIBED_AT_BASE:
+            options["inherited_members"] = "false"
+        parts.append(_block(module, **options))
     return "\n\n".join(parts)
 
 
@@ -131,3 +232,9 @@ def on_files(files: Files, config: Any) -> Files:
         content = f"# `{name}`\n\n::: {name}\n"
         files.append(File.generated(config, f"api/{name}.md", content=content))
     return files
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Leaves out a base that has no entry: it is a part of its class in a file of its own."""
+    known = entries() if "doc-class-bases" in content else frozenset()
+    return _BASE.sub(lambda base: base[0] if base[1] in known else "", content)

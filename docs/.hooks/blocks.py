@@ -25,10 +25,6 @@ _SHORT = re.compile(r"<code>([^<>\s]{1,24})</code>")
 # An option within longer code likewise: --loss, -e.
 _LONG = re.compile(r"<code>([^<>]*\s[^<>]*)</code>")
 _OPTION = re.compile(r"(<[^>]*>)|(?<![\w&;-])(--?[a-zA-Z][\w-]{0,30})(?!\w)")
-# A class that is no part of the API, named as the base of one that is.
-_PRIVATE_BASE = re.compile(
-    r'<p class="doc doc-class-bases">\s*Bases: <code><[^>]*>_\w+</\w+></code></p>'
-)
 # A number of a table, its error and its unit stay on one line: 1.93 (-0.13 ± 0.27), 33 ms.
 _CELL = re.compile(r"<td[^>]*>[^<]*\d[^<]*</td>")
 # A short cell stays on one line; one of many words gets a wider column where its table scrolls.
@@ -169,7 +165,6 @@ def on_page_content(content: str, **_: Any) -> str:
         code = before + opening + "\n".join(lines) + closing + after
         return f'<div class="language-{language} highlight{wide}"{attribute}>{code}</div>'
 
-    content = _PRIVATE_BASE.sub("", content)
     content = _CELL.sub(lambda cell: _WITHIN_NUMBER.sub("\u00a0", cell[0]), content)
     content = _WHOLE_CELL.sub(marked_cell, content)
     content = _SHORT.sub(r'<code class="short">\1</code>', _BLOCK.sub(marked, content))

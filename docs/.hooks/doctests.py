@@ -48,6 +48,15 @@ def classes(module: griffe.Module) -> Iterator[griffe.Class]:
             yield from classes(inner)
 
 
+def functions(obj: griffe.Module | griffe.Class) -> Iterator[griffe.Function]:
+    """The functions of a package and the methods of its classes."""
+    for member in obj.members.values():
+        if isinstance(member, griffe.Function):
+            yield member
+        elif not member.is_alias and isinstance(member, (griffe.Module, griffe.Class)):
+            yield from functions(member)
+
+
 # A class whose objects readers get from a function or a method, as its docstring says.
 _NOT_CALLED = re.compile(
     r"Use this when\s+(?:you\s+)?(?:read|reading|catch|want\s+to\s+look)\b|\b[Mm]ake\s+one\s+with\b"
@@ -69,10 +78,15 @@ def is_called(cls: griffe.Class) -> bool:
 
 
 def shown_default(default: Any) -> Any:
-    """A default as a signature shows it: the result of a lambda, and dots for what is computed."""
+    """A default as a signature shows it: the result of a lambda, and dots for what is computed.
+
+    A mapping that cannot be changed is shown as the mapping.
+    """
     if isinstance(default, griffe.ExprCall) and isinstance(default.function, griffe.ExprLambda):
         default = default.function.body
-    is_computed = isinstance(default, griffe.ExprBinOp)
+    if isinstance(default, griffe.ExprCall) and str(default.function) == "MappingProxyType":
+        [default] = default.arguments
+    is_computed = isinstance(default, griffe.ExprBinOp) or str(default).count("(") > 1
     return "..." if is_computed or len(str(default)) > _LONGEST_DEFAULT else default
 
 
@@ -111,10 +125,7 @@ class SiteDocstrings(griffe.Extension):
         if obj.docstring is None:
             return
         text = with_formulas(obj.docstring.value)
-        text = _EXAMPLE.sub(self._fenced, text + "\n").rstrip()
-        if isinstance(obj, griffe.Function):
-            text = _RESULT.sub(lambda match: f"{match[0]}{self._type(obj, match[2])}: ", text)
-        obj.docstring.value = text
+        obj.docstring.value = _EXAMPLE.sub(self._fenced, text + "\n").rstrip()
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Completes what stands in other places: constructors, options, attributes of bases."""
@@ -127,6 +138,18 @@ class SiteDocstrings(griffe.Extension):
             for attribute in cls.attributes.values():
                 attribute.annotation, _ = option(attribute.annotation)
         self._describe_attributes(pkg)
+        for function in functions(pkg):
+            self._type_results(function)
+
+    def _type_results(self, function: griffe.Function) -> None:
+        """Types the results of a function, and shows defaults that can be read."""
+        for parameter in function.parameters:
+            parameter.default = shown_default(parameter.default)
+        if function.docstring is not None:
+            function.docstring.value = _RESULT.sub(
+                lambda match: f"{match[0]}{self._type(function, match[2])}: ",
+                function.docstring.value,
+            )
 
     @staticmethod
     def _show_constructor(cls: griffe.Class) -> None:
@@ -139,7 +162,6 @@ class SiteDocstrings(griffe.Extension):
             return
         for parameter in cls.members["__init__"].parameters:
             parameter.annotation, _ = option(parameter.annotation)
-            parameter.default = shown_default(parameter.default)
 
     @staticmethod
     def _describe_attributes(pkg: griffe.Module) -> None:

@@ -170,6 +170,12 @@ def replay(parsed: argparse.Namespace) -> None:
     print_line(
         f"misses in {done.labelled} labelled audits: {done.misses_before}, {done.misses_after} now"
     )
+    if done.unknown_group:
+        print_line(
+            f"{done.unknown_group} of these decisions name no group that {parsed.artefact} has a "
+            "threshold for, and the promise leaves them out: requests name theirs, or "
+            'group = "NAME" on their route does it for them'
+        )
 
 
 def _add_compare(subparsers: Subparsers) -> None:

@@ -6,8 +6,8 @@ model enters: 1 - the best grade among the called models, the cost of a wrong an
 relevant models that were left out. A `SetLoss` holds the steps; `calibrate_loss` finds the
 threshold among them, without a grid.
 
-Losses are whole numbers of ticks, `TICKS` of them being the bound B. Sums of ticks are exact in any
-order, so that whether a sum is within its budget is never a matter of rounding. `TICKS` is a
+Losses are whole numbers of ticks, 5,040,000 of them being the bound B. Sums of ticks are exact in
+any order, so that whether a sum is within its budget is never a matter of rounding. The number is a
 multiple of 1,000 and of 1 to 10: decimals of three digits and the usual fractions are exact.
 """
 
@@ -65,7 +65,8 @@ class SetLoss:
     """The loss of each query as a step function of the threshold.
 
     The loss at a threshold is `start` minus the `drop` of every step at or below it, in ticks of
-    `bound / TICKS`. A tree of arrays: it passes `jit` and `vmap`, and axes before `n` are a batch.
+    the bound / 5,040,000. A tree of arrays: it passes `jit` and `vmap`, and axes before `n` are a
+    batch.
 
     Use this when you calibrate a loss other than the 0/1 miss: `grade_loss`, `set_loss` and
     `weighted_loss` make one, `calibrate_loss` and `loss_at` take it.
@@ -194,7 +195,7 @@ def grade_loss(
       highest: The best grade there is, above 0; it is the bound of the loss.
 
     Returns:
-      The `SetLoss`.
+      The loss of each query, step by step.
 
     Raises:
       TypeError: If an array is not numeric.
@@ -247,7 +248,7 @@ def set_loss(
       bound: B, the largest loss there can be, above 0.
 
     Returns:
-      The `SetLoss`.
+      The loss of each query, step by step.
 
     Raises:
       TypeError: If an array is not numeric.

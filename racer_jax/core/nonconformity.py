@@ -309,13 +309,13 @@ NONCONFORMITY_LABELS: dict[str, str] = {"inverse_probability": "RACER-P", "gap":
 
 
 def nonconformity_name(name: str) -> str:
-    """The name in `NONCONFORMITIES` of a score named either way, such as `gap` or `RACER-G`.
+    """The name of a score that is named either way, such as `gap` or `RACER-G`.
 
     Args:
       name: A name or a label; labels in any case.
 
     Returns:
-      The name.
+      Its name: `gap` for either of these.
 
     Raises:
       ValueError: If there is no such score.

@@ -54,7 +54,7 @@ def entry_keys(nonconformity: np.ndarray, tie_break: np.ndarray | None) -> np.nd
       tie_break: Second keys, uint32 of the same shape; None where ties are not broken.
 
     Returns:
-      uint64 `[n, m + 1]`: `ALWAYS` where E = -inf, `NEVER` where E = +inf.
+      uint64 `[n, m + 1]`: 0 where E = -inf, 2^64 - 1 where E = +inf.
 
     References:
       Eq. 4 of the paper, as `prediction_sets`.

@@ -60,7 +60,7 @@ def guess(
       columns: Columns that have another name in the file, if it is a CSV.
 
     Returns:
-      One of `FORMATS`.
+      Its name, such as `long_csv`.
 
     Raises:
       DataError: If no format fits.

@@ -85,8 +85,8 @@ def load(
 
     Args:
       path: A file, a folder of files, or several of them, whose queries are joined.
-      format: One of `READERS`; guessed from the content when None, and then named in a note of the
-        table.
+      format: Its name, such as `long_csv`; guessed from the content when None, and then named in a
+        note of the table.
       pools: For several files: they must hold the same models (`match`), only the models that all
         of them hold are kept (`intersect`), or they hold other models on the same questions, which
         are put side by side (`unite`).
@@ -94,7 +94,7 @@ def load(
         the models to keep, for any format.
 
     Returns:
-      The table.
+      The table; its notes say what was guessed, joined and left out.
 
     Raises:
       DataError: If the file is not what it should be, its format cannot be recognised, or its

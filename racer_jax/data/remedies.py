@@ -1,9 +1,8 @@
 """What to pass instead, said in Python's spelling or in the shell's.
 
-`OPTIONS` is the one table of the readers' options: keyword of a reader, option of the shell, kind
-of value. Errors carry a `Remedy`; the code that prints the error chooses the spelling.
-`option_value` turns what was typed in the shell into the value a reader takes, so that every remedy
-can be typed.
+One table holds the readers' options: keyword of a reader, option of the shell, kind of value.
+Errors carry a `Remedy`; the code that prints the error chooses the spelling. What is typed in the
+shell is turned into the value a reader takes by the same table, so that every remedy can be typed.
 """
 
 import shlex

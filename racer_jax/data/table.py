@@ -340,7 +340,7 @@ class RoutingTable:
           **options: Those of `read_long_csv` or `read_wide_csv`, but for `delimiter`.
 
         Returns:
-          The table.
+          The table, with a note of what was left out.
 
         Raises:
           TypeError: If it is not a data frame.

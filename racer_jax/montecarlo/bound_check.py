@@ -295,7 +295,7 @@ def check_bounds(
         and where wanted `null`, `tie_break` and `matrix`.
 
     Returns:
-      The `BoundCheck`.
+      The measured risks, their bounds and the verdict on each.
 
     Raises:
       ValueError: If `num_calibration` leaves no part for one side, or an alpha is out of range.
@@ -367,7 +367,7 @@ def check_bounds_broken(
       **spec: As for `check_bounds`.
 
     Returns:
-      The `BoundCheck`.
+      The measured risks, their bounds and the verdict on each.
 
     Raises:
       ValueError: As `check_bounds`.

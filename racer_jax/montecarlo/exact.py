@@ -333,7 +333,7 @@ def pool_law(
         own, such as `high_probability_budget`.
 
     Returns:
-      The `SplitLaw`.
+      Mean and standard deviation of each metric over all splits, by alpha.
 
     Raises:
       TypeError: If `num_calibration` is not an integer or an alpha not numeric; or if not exactly
@@ -434,7 +434,7 @@ def split_law(
       metrics: Further metrics, as in `pool_steps`.
 
     Returns:
-      The `SplitLaw`.
+      Mean and standard deviation of each metric over all splits, by alpha.
 
     Raises:
       TypeError: If an array has the wrong kind, `num_calibration` is not an integer, or an alpha

@@ -26,6 +26,9 @@ _BYTES = BLOCK // 8
 # of a second more of the compiler. A longer one goes on by so many rows at a time.
 _WHOLE_BRACKET = 32
 _BRACKET_ROWS = 8
+# Bytes of each block that one kernel puts together: each kernel costs its start, and one that makes
+# all 32 would be made anew for every user of its result, as no loop stands around it.
+_BYTES_AT_ONCE = 8
 # Entries from which on the threads of all cores share the packing of an order.
 _SHARED = 1 << 18
 
@@ -133,16 +136,20 @@ def gather_bytes(source: jax.Array, order: Order, out: jax.Array) -> jax.Array:
     Use this when packed bits are put into the order of a plane.
     """
 
-    def place(s: jax.Array, out: jax.Array) -> jax.Array:
-        row, mask = load(order.row, s), load(order.mask, s)
-        byte = jnp.zeros(out.shape[1:], jnp.uint8)
-        for i in range(8):  # a test and a masked move for each: shifts would take twice as many
-            there = (load(source, row[i]) & mask[i][:, None]) != 0
-            byte = byte | jnp.where(there, jnp.uint8(1 << i), jnp.uint8(0))
-        out = lax.dynamic_update_index_in_dim(out, byte, s, 0)
+    def some(i: jax.Array, out: jax.Array) -> jax.Array:
+        first = i * _BYTES_AT_ONCE
+        row, mask = (
+            lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, _BYTES_AT_ONCE)
+            for leaf in (order.row, order.mask)
+        )
+        byte = jnp.zeros((_BYTES_AT_ONCE, *out.shape[1:]), jnp.uint8)
+        for j in range(8):  # a test and a masked move for each: shifts would take twice as many
+            there = (load(source, row[:, j]) & mask[:, j, :, None]) != 0
+            byte = byte | jnp.where(there, jnp.uint8(1 << j), jnp.uint8(0))
+        out = lax.dynamic_update_slice_in_dim(out, byte, first, 0)
         return out
 
-    result: jax.Array = lax.fori_loop(0, _BYTES, place, out)
+    result: jax.Array = lax.fori_loop(0, _BYTES // _BYTES_AT_ONCE, some, out)
     return result
 
 

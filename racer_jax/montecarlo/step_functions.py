@@ -237,7 +237,7 @@ def pool_steps(
         together.
 
     Returns:
-      The `Pool`.
+      The thresholds in order, and each metric by place among them.
 
     Raises:
       TypeError: If `nonconformity` is not floating, `correct` not boolean or 0/1, or `tie_break`

@@ -375,7 +375,7 @@ def select(
         too.
 
     Returns:
-      The `Selections`.
+      The alpha and the aggregation that each split chose.
 
     Raises:
       TypeError: If `part` does not hold integers, or `right` is not boolean; or if not exactly one

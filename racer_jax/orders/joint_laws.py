@@ -8,7 +8,7 @@ training rows do. Two joint laws with the router's marginals:
 - tilt: the law of the training patterns, b(y), fitted to the scores: q_x(y) proportional to b(y)
   exp(t . y), with t such that the marginals of q_x are s(x, .). Of all laws with these marginals it
   is the closest to b in the sense of Kullback and Leibler. All 2^m patterns are listed, so m is at
-  most `MAX_TILTED`.
+  most 12.
 - factor: any number of models; right or wrong independently given one latent easiness z ~ N(0, 1),
   P(y_m = 1 | z) = sigmoid(b_m(x) + sigma_m z), with b_m(x) such that the marginals are s(x, .).
 
@@ -68,11 +68,11 @@ def pattern_law(correct: ArrayLike, smoothing: float = 50.0) -> PatternLaw:
 
     Args:
       correct: Whether each model got each training query right, bool or 0/1 `[n, m]`, m at most
-        `MAX_TILTED`.
+        12.
       smoothing: How many rows p counts for, above 0.
 
     Returns:
-      The `PatternLaw`.
+      The patterns of right and wrong, and the chance of each.
 
     Raises:
       TypeError: If `correct` is neither boolean nor numeric.
@@ -196,7 +196,7 @@ def tilt(
       ValueError: If a score is not finite or outside [0, 1], the number of models is not that of
         the law, a cost is missing, not above 0 or infinite, or the null mode is unknown.
 
-    Use this when your router gives scores only and the pool has at most `MAX_TILTED` (12) models;
+    Use this when your router gives scores only and the pool has at most 12 models;
     `factor` takes any number, and `RacerJ` needs embeddings in the place of scores.
 
     >>> law = pattern_law([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]], smoothing=0.1)
@@ -277,7 +277,7 @@ def factor(
       ValueError: If a score is not finite or outside [0, 1], the loadings are not `[m]` and within
         [-8, 8], a cost is missing, not above 0 or infinite, or the null mode is unknown.
 
-    Use this when your router gives scores only and the pool has more than `MAX_TILTED` (12) models;
+    Use this when your router gives scores only and the pool has more than 12 models;
     for smaller pools `tilt` uses the whole law of the training patterns.
 
     >>> # Independent models: 1 - .5, 1 - .5 * .4.

@@ -92,7 +92,8 @@ class Order:
 
     Attributes:
       kind: `static`, `J` or `J_learned`.
-      model: The learned model; where it has groups, the last one is `OTHER`.
+      model: The learned model; where it has groups, the last one is
+        `"(any other group)"`.
       prices: What the models cost, where the order minds it; else None.
 
     Use this when code must treat every kind of order alike, for example to save and load one;
@@ -308,7 +309,8 @@ def register_order(name: str, fit: Fit) -> None:
       name: Its name.
       fit: A function of embeddings `[n, d]`, correctness bool `[n, m]` and groups or None to a
         model: called with embeddings, groups and the null mode it gives nonconformity float32
-        `[n, m + 1]`; its `groups`, None or a tuple, are its groups, `OTHER` last.
+        `[n, m + 1]`; its `groups`, None or a tuple, are its groups,
+        `"(any other group)"` last.
 
     Raises:
       ValueError: If the name is taken.
@@ -338,7 +340,7 @@ def fit_order(
         is the same; sets become cheaper and hold more models.
 
     Returns:
-      The order.
+      What was learned; called with embeddings, it gives nonconformity.
 
     Raises:
       TypeError: If a cost is not numeric.

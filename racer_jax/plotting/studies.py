@@ -129,7 +129,7 @@ def risk_law_figure(
             top.plot(alpha, law, **style_of("exact law").line(lw=0.8, label="exact law"))
             grid.title(number, name)
             percent(top)
-            bottom.axhspan(-3, 3, color="0.9", zorder=0)
+            bottom.axhspan(-3, 3, color="0.9", zorder=0, label="within 3 s.e. of it")
             bottom.set_xticks(range(len(alpha)), [f"{100 * a:g}" for a in alpha])
             bottom.set_ylim(*_z_limits(lines))
         grid.label_below(0, "alpha, the risk allowed")
@@ -139,7 +139,7 @@ def risk_law_figure(
         title = "Mean test risk of every router and score lies on the law"
         if num_failures:
             title = f"FAIL: {num_failures} mean test risks are off the law"
-        return grid.finish(f"{title}\n{subtitle}", *grid.axes[1])
+        return grid.finish(f"{title}\n{subtitle}", *grid.axes[:, 0], *grid.axes[1])
 
 
 def _z_limits(lines: Mapping[str, RiskLine]) -> tuple[float, float]:
@@ -251,7 +251,7 @@ def sizes_figure(
                         alpha, getattr(line, field), **styles[label].line(lw=1.4, label=label)
                     )
             size, misses = grid.axes[:, number]
-            size.axhline(num_models, color="0.6", lw=0.8)
+            size.axhline(num_models, **style_of("all models").line(lw=1, label="all models"))
             size.set_ylim(0, num_models * 1.03)
             grid.title(number, name)
             percent(misses)

@@ -139,7 +139,7 @@ def accuracy_figure(
         names = [layout.wrapped(row, 0.6 * grid.width, size) for row in rows]
         for number in grid.left:
             axis = grid.axes[0, number]
-            axis.set_yticks(-np.arange(len(rows)), names, linespacing=0.85)
+            axis.set_yticks(-np.arange(len(rows)), names, linespacing=1.0)
         grid.label_below(0, "test accuracy")
         title = "Accuracy of every way of answering"
         return grid.finish(f"{title}\n{subtitle}", legend=_accuracy_legend(panels, routers))

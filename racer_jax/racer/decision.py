@@ -30,6 +30,12 @@ WEIGHTINGS = ("majority", "score", "log_odds", "confidence")
 class Reason(StrEnum):
     """Why these models are called.
 
+    One of `Reason.OK`, `Reason.ABSTAIN`, `Reason.INFEASIBLE`, `Reason.UNKNOWN_GROUP` and
+    `Reason.POOLED_GROUP`.
+
+    Their texts, as `Decision.reason` explains them: `ok`, `abstain`, `alpha infeasible`,
+    `unknown group` and `unknown group, pooled threshold`.
+
     Use this when your program does different things for different reasons: `Decision.reason` is one
     of these.
     """

@@ -328,7 +328,7 @@ class Racer(ChangeableRacer):
             with ids, so the promise holds; where many scores are equal, more models are called.
 
         Returns:
-          The `Decisions`.
+          A decision for each query, in their order.
 
         Raises:
           NotCalibratedError: If it has no calibration.
@@ -360,7 +360,7 @@ class Racer(ChangeableRacer):
           temperatures: Temperatures of the weighted votes, where the table has answers.
 
         Returns:
-          The `Evaluation`.
+          Risk, size and calls at each alpha, with what was promised.
 
         Raises:
           NotCalibratedError: If it has no calibration.

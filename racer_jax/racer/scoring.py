@@ -32,7 +32,7 @@ _AHEAD = 2
 class ModelScores(NamedTuple):
     """Queries as calibration and routing see them.
 
-    Use this when you read what `RacerState.score` returns.
+    Use this when you read what `Racer.score` returns.
 
     Attributes:
       scores: s(x, m), float32 `[n, m]`.

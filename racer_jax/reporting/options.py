@@ -101,7 +101,7 @@ def parse_configs(
       arguments: The command line; that of the process by default.
 
     Returns:
-      The `ParsedOptions`.
+      The configurations, and which options were typed.
 
     Raises:
       SystemExit: If an argument is unknown or invalid, or help is requested.

@@ -67,7 +67,7 @@ def within_budget(alpha: ArrayLike, cost: ArrayLike, budget: float) -> int:
       budget: The largest mean cost of a query that is allowed, in the unit of `cost`.
 
     Returns:
-      The index.
+      Its place in `alpha`.
 
     Raises:
       ValueError: If the shapes differ, a value is not finite, or no alpha is within the budget.
@@ -96,7 +96,7 @@ def within_error(accuracy: ArrayLike, error: ArrayLike, size: ArrayLike) -> int:
       size: Mean set size (or cost) at each, `[a]`.
 
     Returns:
-      The index.
+      Its place in `size`.
 
     Raises:
       ValueError: If the shapes differ, a value is not finite, or an error is negative.

@@ -159,7 +159,7 @@ def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attaina
       delta: Chance of failure of the upper bound, in (0, 1).
 
     Returns:
-      The `Attainable`.
+      The least alpha, and the queries missed even then.
 
     Raises:
       TypeError: If scores are not floating or delta not a number.
@@ -220,7 +220,7 @@ def calibrate_budget(
         them together, a number. Implied by one price a model, needed where costs are `[n, m]`.
 
     Returns:
-      The `BudgetThreshold`.
+      The threshold, and the mean cost of the calibration queries at it.
 
     Raises:
       TypeError: If `nonconformity` is not floating or costs are not numeric.

@@ -177,7 +177,7 @@ def estimate_density_ratio(
       largest: Ratios are clipped to [1 / largest, largest].
 
     Returns:
-      The `DensityRatio`.
+      The ratios of both sets, and how many queries they are worth.
 
     Raises:
       TypeError: If an array is not floating.

@@ -152,7 +152,7 @@ def group_scores(
       names: All groups in the order they are to have; by default as they come.
 
     Returns:
-      The `GroupedScores`.
+      The critical scores of each group, in order.
 
     Raises:
       TypeError: If scores are not floating or are traced, or `groups` is a single string.

@@ -141,7 +141,7 @@ def smallest_size(alpha: Level, delta: float | None = None) -> int:
         delta is needed.
 
     Returns:
-      The number.
+      The least number of calibration queries.
 
     Raises:
       TypeError: If an argument is not a number.

@@ -54,7 +54,7 @@ def calibrate_selective(
       delta: Chance of failure, in (0, 1).
 
     Returns:
-      The `Selective`.
+      The threshold, and the share that it answers.
 
     Raises:
       TypeError: If an argument is of the wrong kind.

@@ -327,7 +327,7 @@ def stops_at(
         `TieBroken` threshold.
 
     Returns:
-      The `Stops`.
+      Calls of each query, and whether a score stopped them.
 
     Raises:
       TypeError: If an array has the wrong kind.

@@ -145,7 +145,7 @@ def path_states(answers: ArrayLike, weights: ArrayLike) -> PathStates:
         broadcast against `answers`.
 
     Returns:
-      The `PathStates`.
+      The state of the vote after each call.
 
     Raises:
       TypeError: If `answers` does not hold integers or `weights` is not floating.

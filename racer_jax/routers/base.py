@@ -19,8 +19,10 @@ DRAWS = 3
 class Router(Protocol):
     """Anything that scores every model of the pool for a query.
 
-    Use this when you write a router of your own: any function of embeddings with this signature
-    will do.
+    It is called with embeddings, floating `[n, d]`, and gives scores s(x, m) in [0, 1], floating
+    `[n, m]`; higher is better.
+
+    Use this when you write a router of your own: any function of embeddings that does so.
     """
 
     def __call__(self, embeddings: ArrayLike) -> jax.Array:

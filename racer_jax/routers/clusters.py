@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.keys import check_key
+from racer_jax.encoders.arithmetic import inner_products
 from racer_jax.routers.base import check_embeddings
 
 # Runs from independent starts, of which the best is kept, and Lloyd's steps of each at most.
@@ -66,7 +67,7 @@ def _best_clusters(key: jax.Array, points: jax.Array, num_clusters: int) -> jax.
 
 def _squared_distances(points: jax.Array, centres: jax.Array) -> jax.Array:
     """`[n, k]`, never below zero."""
-    products = jnp.matmul(points, centres.T, precision=lax.Precision.HIGHEST)
+    products = inner_products(points, centres)
     norms = (points**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)[None]
     return jnp.maximum(norms - 2 * products, 0)
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from racer_jax.encoders.arithmetic import inner_products
+
 # In the place of -inf: exp of it is zero, and no gradient becomes NaN.
 _NEVER = -1e30
 
@@ -33,7 +35,7 @@ def cosines(a: jax.Array, b: jax.Array) -> jax.Array:
         # Under the root, so that the gradient of a zero row is zero and not NaN.
         return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 
-    return jnp.matmul(unit(a), unit(b).T, precision="highest")
+    return inner_products(unit(a), unit(b))
 
 
 class Contrast(NamedTuple):

@@ -4,7 +4,7 @@ Distance is cosine. The k-th largest similarity is the bar, and the rows above i
 of one matrix product with `correct`. The similarities exist for one block of queries at a time,
 never as an n x n matrix.
 
-Ties. Rows whose similarity equals the k-th one up to `TIE_TOLERANCE` (the rounding of a float32
+Ties. Rows whose similarity equals the k-th one up to 1e-6 (the rounding of a float32
 inner product) share the remaining votes equally: the score is its mean over all ways to break the
 tie. So it depends neither on the order of the training rows nor on the size of the blocks, and
 duplicated training queries need no special care.
@@ -22,6 +22,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from racer_jax.core.order_statistics import counts
+from racer_jax.encoders.arithmetic import inner_products
 from racer_jax.encoders.base import Parts, Read, Save, array_of
 from racer_jax.routers.base import check_embeddings, check_training
 
@@ -43,11 +44,6 @@ def unit_rows(embeddings: jax.Array) -> jax.Array:
     return embeddings / jnp.where(norms > 0, norms, 1)
 
 
-def _similarities(queries: jax.Array, train: jax.Array) -> jax.Array:
-    # HIGHEST: accelerators otherwise multiply in 10 bits of mantissa, which reorders neighbours.
-    return jnp.matmul(queries, train.T, precision=lax.Precision.HIGHEST)
-
-
 def _weights(similarities: jax.Array, k: int) -> jax.Array:
     """Votes of each training row, `[b, n]`, k in all: 1 for the nearest, equal shares for ties."""
     # The smallest of the k, not the last: XLA turns a slice of top_k into a sort of the whole row,
@@ -62,7 +58,7 @@ def _weights(similarities: jax.Array, k: int) -> jax.Array:
 
 @partial(jax.jit, static_argnames="k")
 def _neighbor_weights(queries: jax.Array, train: jax.Array, k: int) -> jax.Array:
-    weights: jax.Array = _weights(_similarities(unit_rows(queries), unit_rows(train)), k)
+    weights: jax.Array = _weights(inner_products(unit_rows(queries), unit_rows(train)), k)
     return weights / k
 
 
@@ -102,7 +98,7 @@ def _scores(
 ) -> jax.Array:
     def block(queries: jax.Array) -> jax.Array:
         votes = jnp.matmul(
-            _weights(_similarities(unit_rows(queries), train), k), correct, precision="highest"
+            _weights(inner_products(unit_rows(queries), train), k), correct, precision="highest"
         )
         return jnp.clip(votes / k, 0, 1)
 
@@ -133,7 +129,7 @@ def _held_out_losses(
 
     `rows` are the places of the queries.
     """
-    near = _similarities(queries, train)
+    near = inner_products(queries, train)
     near = jnp.where(rows[:, None] == jnp.arange(train.shape[0])[None, :], -jnp.inf, near)
     right = jnp.matmul(_weights(near, k), correct, precision="highest")
     # no score of 0 or 1, which a single surprise would make infinitely wrong

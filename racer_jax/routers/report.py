@@ -38,6 +38,9 @@ class TrainingDivergedError(ValueError):
       checkpoint: Path of the last good checkpoint, or None where none was written.
     """
 
+    step: int
+    checkpoint: str | None
+
     def __init__(self, step: int, checkpoint: str | None = None) -> None:
         what_remains = (
             f"the last good checkpoint is {checkpoint}"

@@ -108,7 +108,7 @@ class RunState(NamedTuple):
 class Run(NamedTuple):
     """What a run gives back.
 
-    Use this when you read what `train` returns.
+    Use this when you read what `train` or `finetune` returns.
 
     Attributes:
       params: The parameters with the lowest held-out loss; without evaluation, the last.

@@ -24,7 +24,7 @@ def agreement_weights(codes: np.ndarray) -> np.ndarray:
       codes: Answer codes, int `[n, m]`, at least 0, -1 for none; from `answer_codes`.
 
     Returns:
-      float64 `[m]`, above 0 (0 for a model that never answers), multiples of `GRID`.
+      float64 `[m]`, above 0 (0 for a model that never answers), multiples of 1/64.
     """
     has_answer = codes != NO_ANSWER
     same = (codes[:, :, None] == codes[:, None, :]) & has_answer[:, None, :]

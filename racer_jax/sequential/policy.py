@@ -51,6 +51,13 @@ class PolicyOptions(TypedDict, total=False):
     """What a policy is to be good at; the options of `fit_policy`, which says what each means.
 
     Use this when you pass them on.
+
+    Attributes:
+      loss: What stopping early shall not incur, and what the order is searched for.
+      reference: Whose answer is the measure: `vote`, `best`, or `auto` for the better one.
+      objective: What the search makes small: `calls` or `dollars`.
+      batches: Sizes of the first batches of calls made at once; None for one at a time.
+      alpha: The level meant for calibration; None for none in particular.
     """
 
     loss: Loss
@@ -283,7 +290,7 @@ def fit_policy(
         votes are decided soonest, for a policy that is never calibrated.
 
     Returns:
-      The `Policy`.
+      The order, the weights and the risk models that were learned.
 
     Raises:
       TypeError: If the key is not typed.

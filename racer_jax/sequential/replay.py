@@ -215,7 +215,7 @@ def replay(policy: Policy, table: RoutingTable) -> Paths:
         Rows without labels (`missing`) are replayed for the loss `differs` alone.
 
     Returns:
-      The `Paths`.
+      The calls of every query, and the vote after each.
 
     Raises:
       ValueError: If the table has no answers or lacks a model.

@@ -45,7 +45,7 @@ def fit_vote_weights(codes: np.ndarray, correct: np.ndarray) -> np.ndarray:
       correct: Whether each answer is right, bool `[n, m]`.
 
     Returns:
-      float64 `[m]`, at least 0, multiples of `GRID`. Where no model is ever right, and so nothing
+      float64 `[m]`, at least 0, multiples of 1/64. Where no model is ever right, and so nothing
       can be learned, all weights are 1.
     """
     from scipy.optimize import minimize  # takes half a second to import

@@ -29,7 +29,7 @@ def cascade_report_data(
       cascade: The cascade; without a calibration there is one level to show, decided votes alone.
       table: Queries with the answer of every model; without labels for the loss `differs`.
       alphas: Levels of the slider beside its own, as a sequence or as text (`0.01,0.02` or
-        first:last:step); None for those of `STOP_LEVELS` that the calibration rows are enough for.
+        first:last:step); None for those from 0.002 to 0.3 that the calibration rows are enough for.
       title: The heading.
 
     Returns:

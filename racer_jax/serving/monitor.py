@@ -283,7 +283,7 @@ class ExchangeabilityMonitor(_Saved):
       seed: Seed of the tie-breaking; query i uses (seed, i) alone.
       num: Numbers counted.
       counts: Numbers in each bin, `[b + 1]`; empty at the start.
-      log_capital: Logarithm of what the bet on each of `DRIFTS` holds.
+      log_capital: Logarithm of what the bet on each drift holds: -1, -1/3, 0, 1/3, 1.
       alarm: Number of the query at which the wealth first reached 1 / level; None so far.
       position: Position in the stream of the last number counted; 0 where it carries none.
 

@@ -37,6 +37,8 @@ Progress = Callable[[int], object]
 class Drawer(Protocol):
     """Draws a figure; one of `racer_jax.plotting` with all but its width bound.
 
+    It is called with `width`, inches or None, and gives the figure.
+
     Use this when you annotate a figure of a report.
     """
 

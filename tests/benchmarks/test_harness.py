@@ -2,9 +2,12 @@
 
 import ast
 import importlib
+import io
 import re
+import sys
 import tomllib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +42,48 @@ def test_a_benchmark_of_encoders_prints_its_table_alone(monkeypatch):
         transformers.logging.enable_progress_bar()
     for name in ("encode", "train_routerdc"):
         assert "    quiet_transformers()" in (BENCHMARKS / f"{name}.py").read_text("utf-8")
+
+
+class Screen(io.StringIO):
+    """What is written to stderr, by a process that has a terminal or none."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_counts_the_calls_where_a_terminal_shows_it(monkeypatch, capsys, terminal):
+    """A table that comes after minutes would look like a command that hangs."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    timing = importlib.import_module("timing")
+    monkeypatch.setattr(sys, "stderr", screen := Screen(terminal))
+    calls: list[str] = []
+    variants = {name: partial(calls.append, name) for name in ("a", "b")}
+    timings = timing.interleaved(variants, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert list(timings) == ["a", "b"]
+    assert all(timing.best <= timing.wall for timing in timings.values())
+    assert ("0/6" in screen.getvalue()) == terminal
+    assert bool(screen.getvalue()) == terminal
+    assert capsys.readouterr().out == ""
+
+
+WITHOUT_A_BAR = {
+    "device": "a line a step",
+    "gateway_servers": "started by gateway.py",
+    "mutation": "a bar that counts mutants",
+}
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_shows_that_it_goes_on(path):
+    text = path.read_text(encoding="utf-8")
+    if '__name__ == "__main__"' in text and path.stem not in WITHOUT_A_BAR:
+        assert "turns(" in text or "interleaved(" in text
 
 
 def test_a_count_below_one_is_an_error_of_usage(monkeypatch, capsys):

@@ -22,6 +22,7 @@ class Page(HTMLParser):
         rows: Each row of each table of parameters, results and so on: the title of the table,
             then the cells.
         blocks: Each block of code.
+        codes: The code within sentences and tables.
         prose: Text outside code and formulas.
         anchors: Every id.
         num_quotations: Number of quotations.
@@ -31,6 +32,7 @@ class Page(HTMLParser):
         super().__init__()
         self.rows: list[tuple[str, ...]] = []
         self.blocks: list[Block] = []
+        self.codes: list[str] = []
         self.anchors: set[str] = set()
         self.num_quotations = 0
         self._open: list[tuple[str, str]] = []
@@ -64,15 +66,15 @@ class Page(HTMLParser):
         if tag == "div" and (language := re.search(r"language-([\w-]+)", kind)):
             self._language = language[1]
             self._copied = values.get("data-copy")
-        if tag == "pre":
+        if tag in ("pre", "code"):
             self._code = []
 
     def handle_data(self, data):
         if not self._inside("article"):
             return
-        if self._inside("pre"):
+        if self._inside("pre", "code"):
             self._code.append(data)
-        elif not self._inside("code", "math", "script", "style"):
+        if not self._inside("pre") and not self._inside("code", "math", "script", "style"):
             self._prose.append(data)
         if self._inside("doc-section-title"):
             self._title += data
@@ -82,6 +84,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         if tag in VOID:
             return
+        if tag == "code" and not self._inside("pre") and self._inside("article"):
+            self.codes.append("".join(self._code))
         inside = self._inside("doc-section-item") and self._inside("article")
         while self._open and self._open.pop()[0] != tag:
             pass

@@ -82,6 +82,8 @@ def fault_of_row(title: str, cells: tuple[str, ...]) -> str | None:
         return "has no description"
     if re.fullmatch(r"\w\.", description):
         return "has a letter for a description"
+    if title in ("Returns", "Yields") and re.fullmatch(r"(The|Its|An?) \w+\.", description):
+        return "says what the type says"
     for text in filter(None, names):
         try:
             parsed = ast.parse(text, mode="eval").body
@@ -107,6 +109,7 @@ def test_a_garbled_row_is_found():
         ("Yields", ("cannot be made there", "then others.")),
         ("Parameters", ("a name of two", "int", "Words.", "required")),
         ("Raises", ("", "If it is wrong.")),
+        ("Returns", ("SetLoss", "The SetLoss.")),
         ("Raises", ("ValueError", "")),
         ("Attributes", ("num_models", "int", "M.")),
         ("Attributes", ("num_models", "", "Number of models.")),
@@ -167,9 +170,14 @@ def test_the_reference_lists_the_public_names_and_no_others(pages):
 
 
 def methods_of(cls):
-    """The public methods and properties of a class that this package wrote, inherited ones too."""
+    """The public methods and properties of a class that this package wrote, inherited ones too.
+
+    Those of a base that has an entry are described there.
+    """
+    entries = hook("api").entries()
     for base in cls.__mro__:
-        if base.__module__.startswith("racer_jax"):
+        has_entry = base is not cls and f"{base.__module__}.{base.__qualname__}" in entries
+        if base.__module__.startswith("racer_jax") and not has_entry:
             kinds = (types.FunctionType, classmethod, property, functools.cached_property)
             for name, member in vars(base).items():
                 if name[0] != "_" and isinstance(member, kinds) and member.__doc__:
@@ -261,7 +269,18 @@ def test_a_class_shows_how_it_is_called_where_readers_call_it(pages):
     assert "optimizer: OptimizerConfig = OptimizerConfig(" in shown("MLPConfig", "routers")[0]
     assert "log_wealth: tuple[float, ...] = ...," in shown("RiskMonitor", "serving")[0]
     assert "seed: int = 0" in shown("VoteConfig", "studies")[0]
+    assert "graded: ArrayLike | None = None" in shown("FinetuneData", "routers")[0]
+    assert "passed: bool = True" in shown("Report", "studies")[0]
+    assert "server: Server = Server()" in shown("Settings", "serving.gateway")[0]
+    assert "keys: dict[str, Key] = dict()" in shown("Settings", "serving.gateway")[0]
+    assert 'qualities: Mapping[str, float] = {"weak": 0.2,' in " ".join(
+        shown("simulated_pool", "data")[0].split()
+    ).replace("{ ", "{")
+    assert "temperatures: tuple[float, ...] = ...," in shown("vote_tables", "montecarlo")[0]
+    assert shown("Model", "serving.gateway")[0].startswith("Model(\n    *,\n    base_url: str,")
     for name, package in (
+        ("BoundCheck", "montecarlo"),
+        ("Trials", "montecarlo"),
         ("Racer", "racer"),
         ("Calibration", "racer"),
         ("Evaluation", "racer"),
@@ -283,13 +302,69 @@ def test_options_have_the_words_of_the_command(pages):
     assert not [cell for cell in types if cell.startswith("Annotated[")]
 
 
-def test_a_private_base_is_not_shown():
-    blocks = hook("blocks")
+def test_a_base_without_an_entry_is_not_shown():
+    pytest.importorskip("mkdocs", reason="extra docs")
+    api = hook("api")
     page = (
-        '<p class="doc doc-class-bases">\n  Bases: <code><span title="a.{0}">{0}</span></code></p>'
+        '<p class="doc doc-class-bases">\n  Bases: '
+        '<code><autoref identifier="{}" optional hover>A</autoref></code></p>'
     )
-    assert blocks.on_page_content(page.format("_Batch")) == ""
-    assert "Module" in blocks.on_page_content(page.format("Module"))
+    assert api.on_page_content(page.format("racer_jax.racer.changes.ChangeableRacer")) == ""
+    assert api.on_page_content(page.format("racer_jax.batch.columns._Batch")) == ""
+    for known in ("typing.NamedTuple", "racer_jax.data.errors.DataError"):
+        assert known in api.on_page_content(page.format(known))
+
+
+def defined_names():
+    """Every class of the package, and every name of a module in capital letters, with its module."""
+    for path in sorted((ROOT / "racer_jax").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                yield module, node.name
+            if isinstance(node, (ast.Assign, ast.AnnAssign)):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                is_variable = (
+                    ast.unparse(node.value).startswith("TypeVar(") if node.value else False
+                )
+                if not is_variable and re.fullmatch(r"[A-Z]\w+", ast.unparse(target)):
+                    yield module, ast.unparse(target)
+
+
+@pytest.mark.long
+@pytest.mark.extra
+def test_every_name_of_the_reference_can_be_looked_up(site, pages):
+    """Types, defaults and bases are links, and what the words name has an entry."""
+    entries = hook("api").entries()
+    of_reference = set(importlib.import_module("racer_jax.reference").__dict__)
+    known = {entry.rpartition(".")[2] for entry in entries} | of_reference
+    defined = list(defined_names())
+    unknown = {name for _, name in defined} - known
+    paths = {f"{module}.{name}" for module, name in defined}
+    assert {"ChangeableRacer", "CalibrationFacts", "RacerState", "TICKS"} <= unknown
+    faults = []
+    for name, page in pages.items():
+        if not name.startswith("api/"):
+            continue
+        text = (site / name / "index.html").read_text(encoding="utf-8")
+        faults += [
+            f"{name}: {path} is no link"
+            for path in re.findall(r'<span title="(racer_jax[\w.]*)">', text)
+            if path in paths
+        ]
+        words = [block.text for block in page.blocks if block.language == "python"] + page.codes
+        faults += [
+            f"{name}: {word} has no entry"
+            for text in words
+            for word in re.findall(r"(?<![\w.\"'/-])[A-Z]\w+", text)
+            if word in unknown and not is_of_others(word)
+        ]
+    assert not faults, "\n".join(sorted(set(faults)))
+
+
+def is_of_others(word):
+    """Whether other packages have a public name like this one: then it is theirs that is meant."""
+    return word in ("Module",)
 
 
 def test_an_option_is_not_broken_at_its_hyphens():
@@ -449,6 +524,9 @@ MEASURE = """() => ({
   reference: [...document.querySelectorAll(".md-typeset__scrollwrap:has(.doc-section-item)")]
     .filter((box) => box.scrollWidth > box.clientWidth)
     .map((box) => box.innerText.slice(0, 60)),
+  narrow: [...document.querySelectorAll(".doc-section-item > td:has(> .doc-md-description)")]
+    .filter((cell) => cell.clientWidth < 200 && cell.innerText.length > 20)
+    .map((cell) => cell.innerText.slice(0, 60)),
   legends: [...document.querySelectorAll(".highlight .legend")]
     .filter((line) => line.scrollWidth > line.closest("code").clientWidth)
     .map((line) => line.innerText.slice(0, 60)),
@@ -466,12 +544,58 @@ def test_nothing_runs_out_of_the_page(site, address, browser, width):
         seen = view.evaluate(MEASURE)
         assert seen["page"] <= 0, f"{name} is wider than {width} pixels"
         assert seen["tables"] == 0, f"{name}: a table has no box to scroll in"
+        assert not seen["narrow"], f"{name}: words have no room beside a type: {seen['narrow']}"
         assert not seen["legends"], f"{name}: a legend is not wrapped: {seen['legends']}"
         if width == 400:
             assert not seen["reference"], f"{name}: a table scrolls: {seen['reference']}"
         else:
             assert not seen["blocks"], f"{name}: code runs out of its box: {seen['blocks']}"
     view.close()
+
+
+# Text with less contrast to what lies behind it than WCAG AA asks: 4.5 to 1, 3 for large text.
+PALE = """() => {
+  const channels = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const over = (front, back) => [0, 1, 2].map((i) => front[i] * front[3] + back[i] * (1 - front[3]));
+  const light = (colour) => colour.slice(0, 3)
+    .map((value) => value / 255)
+    .map((value) => (value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    if (element === null) return [255, 255, 255];
+    const colour = channels(getComputedStyle(element).backgroundColor);
+    return colour[3] === 1 ? colour : over(colour, behind(element.parentElement));
+  };
+  const found = {};
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), element = walker.currentNode.parentElement;
+    if (!text || element.closest("svg, script, style") || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element), back = behind(element), front = channels(style.color);
+    for (let at = element; at; at = at.parentElement) front[3] *= getComputedStyle(at).opacity;
+    if (front[3] === 0) continue;
+    const [low, high] = [light(over(front, back)), light(back)].sort((a, b) => a - b);
+    const size = parseFloat(style.fontSize), isBold = style.fontWeight >= 700;
+    const asked = size >= 24 || (isBold && size >= 18.66) ? 3 : 4.5;
+    if ((high + 0.05) / (low + 0.05) < asked - 0.01) found[element.className || element.tagName] = text;
+  }
+  return found;
+}"""
+
+
+@pytest.mark.long
+@pytest.mark.extra
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_the_contrast_that_readers_need(address, browser, scheme):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    view = context.new_page()
+    for name in ("", "tutorial/", "gateway/", "guides/containers/", "api/racer_jax.data/"):
+        view.goto(f"{address}/{name}", wait_until="load")
+        assert view.evaluate(PALE) == {}, name
+    context.close()
 
 
 @pytest.mark.long

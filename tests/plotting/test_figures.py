@@ -138,6 +138,19 @@ def test_nothing_collides_or_runs_out_of_the_figure(width):
         assert all(figure.get_figwidth() == width for figure in figures(width).values())
 
 
+def test_lines_and_bands_that_are_no_data_are_in_the_legend():
+    drawn = figures(WIDTHS["page"])
+    for name, words in (
+        ("law", ("exact law", "within 3 s.e. of it")),
+        ("sizes", ("all models", "oracle")),
+        ("size", ("all models", "one model")),
+        ("risk", ("paper's bounds", "exact law")),
+        ("calls", ("all models",)),
+    ):
+        legend = {text.get_text() for text in drawn[name].legends[0].get_texts()}
+        assert set(words) <= legend, name
+
+
 def test_the_check_sees_text_over_text_and_text_outside():
     figure = Figure(figsize=(2, 2))
     figure.text(0.5, 0.5, "one text")

@@ -435,6 +435,10 @@ def test_a_cascade_alone(folder, visit):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     narrow = visit(path, 390, "chart-calls")
     assert narrow.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # A number keeps its error beside it.
+    errors = [text for text in narrow.locator("tbody td").all_text_contents() if "±" in text]
+    assert errors
+    assert all("\u00a0±\u00a0" in text for text in errors)
 
 
 def test_a_cascade_without_labels_dollars_and_calibration(folder, visit):

@@ -108,7 +108,7 @@ def table_of_long_rows(
       missing: See `read_long_csv`.
 
     Returns:
-      The table.
+      The table, a query a row.
 
     Raises:
       DataError: See `read_long_csv`.

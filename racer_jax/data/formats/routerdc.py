@@ -68,12 +68,13 @@ def read_routerdc(
         `<benchmark>_test.json`.
       part: Which files of a folder to read.
       label_rule: `score > X`, `score >= X` or `one attempt`, for all benchmarks or by benchmark;
-        the defaults of `DEFAULT_RULES` where None or not named.
+        what its scores mean where None or not named: `score > 0.5`, and `score > 0` for those of
+        multiple choice.
       group: The benchmark of a single file; from its name when None.
       key: A typed PRNG key, for the rule `one attempt` alone.
 
     Returns:
-      The table, groups in the order of `DEFAULT_RULES`, then by name; `graded` holds the scores.
+      The table, groups in the order of the paper, then by name; `graded` holds the scores.
 
     Raises:
       DataError: If a file is not what it should be; it names file, row and field.

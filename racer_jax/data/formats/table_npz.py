@@ -65,7 +65,7 @@ def read_table(path: str | Path) -> RoutingTable:
       path: The `.npz` file.
 
     Returns:
-      The table.
+      The table, as the file holds it.
 
     Raises:
       DataError: If the file is not one of these, is damaged, or was written by a later version.

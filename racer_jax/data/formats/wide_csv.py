@@ -73,7 +73,7 @@ def read_wide_csv(
       columns: Columns that have another name in the file, such as `{"query": "prompt"}`.
 
     Returns:
-      The table.
+      The table, a query a row.
 
     Raises:
       DataError: If the file is not what it should be; it names file, row and field.
@@ -108,7 +108,7 @@ def table_of_wide_rows(
       missing: See `read_wide_csv`.
 
     Returns:
-      The table.
+      The table, a query a row.
 
     Raises:
       DataError: See `read_wide_csv`.

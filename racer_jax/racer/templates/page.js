@@ -61,7 +61,8 @@
     rows.forEach((row, i) => {
       const line = element("tr");
       row.forEach((text, j) => {
-        const cell = element(j ? "td" : "th", text);
+        // A number and its error stay on one line.
+        const cell = element(j ? "td" : "th", String(text).replaceAll(" ± ", "\u00a0±\u00a0"));
         if (j) cell.dataset.label = head[j];
         else cell.scope = "row";
         less(cell, j);

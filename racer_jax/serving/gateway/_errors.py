@@ -17,11 +17,19 @@ class GatewayError(Exception):
       status: The status of HTTP.
       type: What kind of error it is, such as `racer_abstained`.
       message: What was wrong and what would be right.
-      code: A finer name; that of `type` where None.
+      code: A finer name; that of `type` where there is none.
       param: The field of the request that is at fault, or None.
       headers: Further headers of the response.
       facts: The `racer` object that goes with the error; empty where nothing was decided.
     """
+
+    status: int
+    type: str
+    message: str
+    code: str
+    param: str | None
+    headers: dict[str, str]
+    facts: dict[str, Any]
 
     def __init__(
         self,
@@ -36,8 +44,7 @@ class GatewayError(Exception):
         super().__init__(message)
         self.status, self.type, self.message = status, type, message
         self.code, self.param = code or type, param
-        self.headers: dict[str, str] = dict(headers or {})
-        self.facts: dict[str, Any] = {}
+        self.headers, self.facts = dict(headers or {}), {}
 
     def to_dict(self) -> dict[str, Any]:
         """The body of the response."""
@@ -73,6 +80,8 @@ def busy(draining: bool) -> GatewayError:
 class CallFailedError(Exception):
     """A call of an upstream that brought no answer, after its retries.
 
+    Use this when you read `Panel.failed`.
+
     Attributes:
       kind: `connect`, `timeout`, `rate`, `status`, `refused`, `reply`, `size` or `open` (its
         breaker is open). `refused` is an upstream that finds the request itself at fault.
@@ -80,6 +89,11 @@ class CallFailedError(Exception):
       retry_after: Seconds it asks to wait, where it asks.
       detail: The words of an upstream that refused; empty otherwise.
     """
+
+    kind: str
+    status: int | None
+    retry_after: float | None
+    detail: str
 
     def __init__(
         self,

@@ -46,6 +46,8 @@ _MOST_POOLS = 64
 class Loaded:
     """An artefact in use.
 
+    Use this when you read what a route of a gateway answers with.
+
     Attributes:
       path: Its folder.
       checksum: 12 digits of the checksum of its content.

@@ -26,6 +26,8 @@ Upstreams = Mapping[str, Upstream]
 class Panel:
     """What became of the calls of a request.
 
+    Use this when you read what `Gateway.count` counts.
+
     Attributes:
       replies: Answers by model, as they came.
       failed: Models that gave none, and why.

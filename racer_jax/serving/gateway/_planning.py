@@ -71,6 +71,8 @@ class Plan:
 class Situation:
     """What a plan depends on beside the request.
 
+    Use this when you read what `Gateway.situation` returns.
+
     Attributes:
       dead: Models that are down now.
       alarm: Whether a monitor of the route has raised an alarm.

@@ -1,5 +1,6 @@
 """Decides again what a gateway has decided, under another artefact, without a call."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 
 from racer_jax.data.errors import DataError
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._databases import reading, shown
 from racer_jax.serving.gateway._monitoring import upper_bound
@@ -24,6 +26,7 @@ class Replay:
     Attributes:
       num: Decisions with a stored prompt.
       without_prompt: Decisions whose prompt was not stored.
+      unknown_group: Decisions of no group, or of one that the new artefact has no threshold for.
       same: Decisions that call the same models.
       size_before: Mean number of models of the sets then.
       size_after: Mean number now.
@@ -35,6 +38,7 @@ class Replay:
 
     num: int
     without_prompt: int
+    unknown_group: int
     same: int
     size_before: float
     size_after: float
@@ -65,13 +69,16 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
             path=shown(str(state)),
         )
     groups: Sequence[str | None] | None = [row["grp"] for row in stored]
-    if racer.calibration is None or racer.calibration.groups is None:
+    known = None if racer.calibration is None else racer.calibration.groups
+    if known is None:
         groups = None
     same = before = after = labelled = old_misses = new_misses = 0
     for start in range(0, len(stored), _BATCH):
         part = stored[start : start + _BATCH]
         names = None if groups is None else groups[start : start + _BATCH]
-        decisions = racer.route([row["prompt"] for row in part], names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnknownGroupWarning)  # they are counted
+            decisions = racer.route([row["prompt"] for row in part], names)
         for i, row in enumerate(part):
             new = set(decisions[i].models)
             same += new == row["decided"]
@@ -89,6 +96,7 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
     return Replay(
         num=len(stored),
         without_prompt=len(rows) - len(stored),
+        unknown_group=0 if known is None else sum(row["grp"] not in known for row in stored),
         same=same,
         size_before=before / len(stored),
         size_after=after / len(stored),

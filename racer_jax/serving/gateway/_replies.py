@@ -14,13 +14,24 @@ class _Message(msgspec.Struct):
     tool_calls: list[msgspec.Raw] | None = None
 
 
-class _Choice(msgspec.Struct):
+class Choice(msgspec.Struct):
+    """One of the answers of a reply.
+
+    Use this when you read `Reply.choices`.
+
+    Attributes:
+      message: The message as it came.
+      finish_reason: Why it ended.
+    """
+
     message: msgspec.Raw
     finish_reason: str | None = None
 
 
 class Usage(msgspec.Struct):
     """Tokens of a call, and its dollars where the upstream says them.
+
+    Use this when you read what a call took.
 
     Attributes:
       prompt_tokens: Tokens of the prompt.
@@ -34,7 +45,7 @@ class Usage(msgspec.Struct):
 
 
 _fields = msgspec.json.Decoder(Fields)
-_choices = msgspec.json.Decoder(list[_Choice])
+_choices = msgspec.json.Decoder(list[Choice])
 _message = msgspec.json.Decoder(_Message)
 _usage = msgspec.json.Decoder(Usage | None)
 
@@ -42,6 +53,8 @@ _usage = msgspec.json.Decoder(Usage | None)
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The answer of one model.
+
+    Use this when you read `Panel.replies`.
 
     Attributes:
       model: Its name in the pool.
@@ -58,7 +71,7 @@ class Reply:
 
     model: str
     fields: Fields
-    choices: list[_Choice]
+    choices: list[Choice]
     message: msgspec.Raw
     content: str | None
     refusal: str | None

@@ -13,6 +13,8 @@ _SHORTEST = 6
 class Secret:
     """A text that no `repr`, error or log shows.
 
+    Use this when you give a key to `Deployment` or `Audit` in a program.
+
     Args:
       text: The secret.
     """

@@ -317,7 +317,16 @@ def test_decisions_are_replayed_under_another_artefact(
     assert got["size_after"] == pytest.approx(np.mean([len(b.models) for _, b in pairs]))
     assert (got["labelled"], got["misses_after"]) == (1, "large" not in new[0].models)
     assert main(command[:-1]) == 0
-    assert "6 decisions again" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "6 decisions again" in said.out
+    assert got["unknown_group"] == 0
+    assert "threshold for" not in said.out + said.err
+    gateway.chat("sum prime river 9", racer={"group": "unheard"})
+    settled(gateway)
+    assert main(command[:-1]) == 0
+    said = capsys.readouterr()
+    assert "1 of these decisions name no group" in said.out
+    assert "--group" not in said.out + said.err  # `replay` has no such option
 
 
 def test_an_alarm_is_sent_once_and_changes_what_is_called(start, run, upstreams):
