@@ -21,6 +21,14 @@ _DIGITS = 24
 _MOST_WHOLE = 2**30
 # An index is int32: into the entries of all planes, and into rows of bytes times lanes.
 _MOST_INDEX = 2**31 - 1
+# Trials of a tile. On a CPU: what a pass keeps in cache; where its bits and counts take more bytes
+# than `_CACHE`, half as many, the bytes of a vector. A device that is alone shares a kernel among
+# threads, and to wake them costs as much as the kernel: so it takes twice as many. On an
+# accelerator a tile has a thousand short kernels in turn, so the more share them the better; int32
+# indices bound its size (`most_lanes`).
+_TILE = 128
+_CACHE = 1 << 23
+_ACCELERATOR_TILE = 1 << 16
 
 
 class Planes(NamedTuple):
@@ -330,3 +338,21 @@ def most_lanes(plan: TrialPlan) -> int:
     if rows > _MOST_INDEX:
         raise ValueError(f"a pool and its groups must have fewer than 2**31 bytes, got {rows}")
     return int(_MOST_INDEX // rows)
+
+
+def usual_tile(plan: TrialPlan, platform: str, num_devices: int) -> int:
+    """How many trials go through the kernels side by side.
+
+    Use this when trials are run; their results do not depend on it.
+
+    Args:
+      plan: What the trials do.
+      platform: Of the devices.
+      num_devices: How many share the trials.
+    """
+    usual = _ACCELERATOR_TILE
+    if platform == "cpu":
+        places, _, num_blocks = plan.planes.order.row.shape
+        usual = _TILE if 2 * places * num_blocks * _TILE <= _CACHE else _TILE // 2
+        usual *= 2 if num_devices == 1 else 1
+    return min(usual, most_lanes(plan))

@@ -26,7 +26,7 @@ from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.montecarlo.common_size import PlanSize, padded
 from racer_jax.montecarlo.kernel import Scratch, blank_scratch, tile_values
-from racer_jax.montecarlo.plan import Shape, TrialPlan, most_lanes, trial_plan
+from racer_jax.montecarlo.plan import Shape, TrialPlan, trial_plan, usual_tile
 from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_keys
 from racer_jax.montecarlo.step_functions import METRICS, Pool
 from racer_jax.montecarlo.subsets import key_words, load
@@ -34,12 +34,6 @@ from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fin
 from racer_jax.montecarlo.trial_means import means_on_host
 from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
-# Trials of a tile. On a CPU: what a pass keeps in cache; where its bits and counts take more bytes
-# than `_CACHE`, half as many, the bytes of a vector. On an accelerator a tile has a thousand short
-# kernels in turn, so the more share them the better; int32 indices bound its size (`most_lanes`).
-_TILE = 128
-_CACHE = 1 << 23
-_ACCELERATOR_TILE = 1 << 16
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
 _CHUNK = 512
 _PILOT = 512  # trials that determine how wide the histograms have to be
@@ -174,11 +168,7 @@ class _Runner:
         self.devices = list(usual_devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), ("trials",))
         self.platform = str(self.devices[0].platform)
-        usual = _ACCELERATOR_TILE
-        if self.platform == "cpu":
-            places, _, num_blocks = plan.planes.order.row.shape
-            usual = _TILE if 2 * places * num_blocks * _TILE <= _CACHE else _TILE // 2
-        self.tile = min(usual, most_lanes(plan))
+        self.tile = usual_tile(plan, self.platform, len(self.devices))
 
     @property
     def usual_chunk(self) -> int:

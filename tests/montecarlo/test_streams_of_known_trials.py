@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from racer_jax.montecarlo import plan as plans
 from racer_jax.montecarlo import trials, value_counts
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials, stream_trials
@@ -245,12 +246,13 @@ def test_each_trial_by_itself(known, monkeypatch):
 def test_a_chunk_is_whole_tiles_on_every_device(monkeypatch, num, devices, tile, num_tiles):
     calls = []
     monkeypatch.setattr(trials, "run_kept", lambda *args, **_: calls.append(args[1:]))
-    monkeypatch.setattr(trials, "_TILE", 8)
+    monkeypatch.setattr(plans, "_TILE", 8)
     design = trials.split_design(POOL.order, num_calibration=5)
     plan, shape = trials.trial_plan(POOL, design, design.budgets(LEVELS), means=True)
     assert trials._Runner(KEY, plan, shape, None).devices == jax.devices()
     runner = trials._Runner(KEY, plan, shape, CPU)
-    assert runner.tile == 8
+    assert runner.tile == plans.usual_tile(plan, "cpu", len(CPU))
+    runner.tile = 8
     assert runner.mesh.axis_names == ("trials",)
     runner.devices = runner.devices[:1] * devices
     runner.chunk(3, num)
@@ -258,14 +260,20 @@ def test_a_chunk_is_whole_tiles_on_every_device(monkeypatch, num, devices, tile,
     assert first == 3
     assert (static["tile"], static["num_tiles"]) == (tile, num_tiles)
     assert static["gather"] is False
-    # Half as many where the bits of so many do not stay in cache; no more than indices allow.
+
+
+def test_a_tile_is_what_cache_devices_and_indices_allow(monkeypatch):
+    monkeypatch.setattr(plans, "_TILE", 8)
+    design = trials.split_design(POOL.order, num_calibration=5)
+    plan, _ = trials.trial_plan(POOL, design, design.budgets(LEVELS), means=True)
     places, _, num_blocks = plan.planes.order.row.shape
     for size, expected in ((2 * places * num_blocks * 8, 8), (2 * places * num_blocks * 8 - 1, 4)):
-        monkeypatch.setattr(trials, "_CACHE", size)
-        assert trials._Runner(KEY, plan, shape, CPU).tile == expected
-    monkeypatch.setattr(trials, "_CACHE", 2**30)
-    monkeypatch.setattr(trials, "most_lanes", lambda plan: 5)
-    assert trials._Runner(KEY, plan, shape, CPU).tile == 5
+        monkeypatch.setattr(plans, "_CACHE", size)
+        assert plans.usual_tile(plan, "cpu", 2) == expected
+        assert plans.usual_tile(plan, "cpu", 1) == 2 * expected  # each of its kernels has threads
+    assert plans.usual_tile(plan, "gpu", 1) == plans.usual_tile(plan, "gpu", 8) == 1 << 16
+    monkeypatch.setattr(plans, "most_lanes", lambda plan: 5)
+    assert plans.usual_tile(plan, "cpu", 1) == plans.usual_tile(plan, "gpu", 1) == 5
 
 
 def test_numbers_of_trials_at_their_limits(known):

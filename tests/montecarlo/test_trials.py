@@ -24,7 +24,7 @@ from racer_jax import (
     set_size,
     tie_break,
 )
-from racer_jax.montecarlo import trials
+from racer_jax.montecarlo import plan, trials
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.replay import split_masks, split_parts
 from racer_jax.montecarlo.step_functions import METRICS, pool_steps
@@ -164,7 +164,7 @@ def test_trials_do_not_depend_on_tile_chunk_or_offset(monkeypatch):
         run(num_trials=9, first_trial=20),
         jax.tree.map(lambda x: x[20:29], whole),
     )
-    monkeypatch.setattr(trials, "_TILE", 8)
+    monkeypatch.setattr(plan, "_TILE", 4)
     jax.tree.map(np.testing.assert_array_equal, run(num_trials=40), whole)
 
 
