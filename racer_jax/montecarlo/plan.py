@@ -194,21 +194,21 @@ def _without(whole: _Entries, part: _Entries) -> _Entries | None:
 # of one metric are often among those of another, and what is counted once serves both.
 def _shared(planes: list[_Entries]) -> list[list[_Entries]]:
     """Each plane as one or several; where parts of two have the same entries, they are one."""
-    made: list[list[_Entries]] = [[] for _ in planes]
+    parts_of_each: list[list[_Entries]] = [[] for _ in planes]
     known: list[_Entries] = []
     for i in sorted(range(len(planes)), key=lambda i: len(planes[i].key)):
         rest = planes[i]
         if (np.diff(rest.key) < 0).any():  # not in the order of `pool_steps`
-            made[i].append(rest)
+            parts_of_each[i].append(rest)
             continue
         for part in reversed(known):
             if len(rest.key) and (less := _without(rest, part)) is not None:
-                made[i].append(part)
+                parts_of_each[i].append(part)
                 rest = less
         if len(rest.key):
-            made[i].append(rest)
+            parts_of_each[i].append(rest)
             known.append(rest)
-    return made
+    return parts_of_each
 
 
 # Metrics and planes by the arrays they are made from, each until one of those is gone.
@@ -245,7 +245,7 @@ def _metrics_and_planes(
     }
     whole = {name: _is_whole(base, planes, num) for name, (base, planes) in split.items()}
     # Of numbers that are not whole the order of a sum would change the last digit.
-    made = _shared(
+    shared = _shared(
         [
             _Entries(query, first, first.astype(np.int64) * num + query)
             for name, (_, planes) in split.items()
@@ -253,7 +253,7 @@ def _metrics_and_planes(
             if whole[name]
         ]
     )
-    parts_of = iter(made)
+    parts_of = iter(shared)
     metrics, queries, entries = [], [], []
     number: dict[int, int] = {}
     begin: list[int] = []
