@@ -109,8 +109,13 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         raise SystemExit(WRONG)
     words = list(sequential_words(words))
-    namespace, rest = parser.parse_known_args(words)
     command = _command(parser, words)
+    takes_texts = any(
+        action.dest == "text" and not action.option_strings for action in command._actions
+    )
+    if not takes_texts and any(map(command._option_string_actions.get, ("--alphas", "--alpha"))):
+        words = joined_levels(words)
+    namespace, rest = parser.parse_known_args(words)
     namespace.flags = {
         action.dest: action.option_strings[-1]
         for action in command._actions
@@ -149,6 +154,42 @@ def sequential_words(words: Sequence[str]) -> Sequence[str]:
         return words
     rest = [word for word in words[:end] if word != "--sequential"]
     return ["cascade", *rest, *words[end:]]
+
+
+def joined_levels(words: Sequence[str]) -> list[str]:
+    """A command with levels that spaces part, as the command with commas between them.
+
+    Argparse would take the second one for a file.
+
+    Use this when a command takes `--alphas` or `--alpha`, and no texts.
+
+    >>> joined_levels(["evaluate", "my.racer", "--alphas", "0.05,", "0.1", "logs.csv"])
+    ['evaluate', 'my.racer', '--alphas', '0.05,0.1', 'logs.csv']
+    """
+    end = words.index("--") if "--" in words else len(words)
+    joined: list[str] = []
+    is_open = False  # whether more levels may follow
+    for word in words[:end]:
+        option, equals, value = word.partition("=")
+        if option in ("--alphas", "--alpha"):
+            joined += [option, value] if equals else [option]
+            is_open = True
+        elif is_open and _are_levels(word):
+            before = [] if joined[-1].startswith("--") else [joined.pop().rstrip(",")]
+            joined.append(",".join([*before, word.strip(",")]))
+        else:
+            joined.append(word)
+            is_open = False
+    return [*joined, *words[end:]]
+
+
+def _are_levels(word: str) -> bool:
+    """Whether a word is numbers with commas between them, and no file."""
+    try:
+        levels = [float(level) for level in word.strip(",").split(",")]
+    except ValueError:
+        return False
+    return bool(levels) and not Path(word).exists()
 
 
 _show_in_python = warnings.showwarning

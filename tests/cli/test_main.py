@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import racer_jax
-from racer_jax.cli.main import main
+from racer_jax.cli.main import joined_levels, main
 from racer_jax.data import load
 from tests.data import samples
 
@@ -120,3 +120,31 @@ def test_a_word_that_is_not_known_gets_the_help_of_its_command(words, said, caps
         main(words.split())
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--alphas 0.05 0.1 logs", "--alphas 0.05,0.1 logs"),
+        ("--alpha 0.05 .1 0.2 logs", "--alpha 0.05,.1,0.2 logs"),
+        ("--alphas 0.05, 0.1, 0.2 logs", "--alphas 0.05,0.1,0.2 logs"),
+        ("--alphas=0.05 0.1 logs", "--alphas 0.05,0.1 logs"),
+        ("--alphas 0.05,0.1 0.2", "--alphas 0.05,0.1,0.2"),
+        ("--alphas 0.1 2 logs", "--alphas 0.1,2 logs"),  # which is then said of the level
+        ("--alphas 0.1:0.3:0.1 logs", "--alphas 0.1:0.3:0.1 logs"),
+        ("--alphas 0.1 logs 0.2", "--alphas 0.1 logs 0.2"),
+        ("--alphas", "--alphas"),
+        ("--alphas --json 0.1", "--alphas --json 0.1"),
+        ("logs -- --alphas 0.1 0.2", "logs -- --alphas 0.1 0.2"),
+        ("", ""),
+    ],
+)
+def test_levels_with_spaces_between_them_are_levels(typed, meant):
+    assert joined_levels(typed.split()) == meant.split()
+
+
+def test_a_file_is_a_file_though_its_name_is_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0.2").touch()
+    words = ["--alphas", "0.1", "0.2"]
+    assert joined_levels(words) == words
