@@ -27,7 +27,7 @@ nothing else.
 litellm's Router answers the same requests in the same run, by one call or by three, behind a small
 server; where litellm is not installed a line says so. `--litellm` names the Python of an
 environment that has it. `--beside` names the Python of an environment in which the gateway is
-installed too: how the interpreter was built counts for a fifth of all that the gateway takes.
+installed too: how the interpreter was built counts for up to a fifth of what the gateway takes.
 """
 
 import asyncio
