@@ -186,10 +186,11 @@ def joined_levels(words: Sequence[str]) -> list[str]:
 def _are_levels(word: str) -> bool:
     """Whether a word is numbers with commas between them, and no file."""
     try:
-        levels = [float(level) for level in word.strip(",").split(",")]
+        for level in word.strip(",").split(","):
+            float(level)
     except ValueError:
         return False
-    return bool(levels) and not Path(word).exists()
+    return not Path(word).exists()
 
 
 _show_in_python = warnings.showwarning
