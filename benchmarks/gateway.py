@@ -1,6 +1,7 @@
 """What the gateway costs: requests per second of its CPU, time it adds, memory, time until ready.
 
     python benchmarks/gateway.py [--seconds 4] [--rounds 3] [--json results.json] [--litellm PYTHON] [--beside PYTHON] [--no-pin]
+                                 [--real-time]
 
 All on loopback, each part in a process of its own: upstreams that echo, the gateway (`racer-jax
 serve` as a user starts it), litellm's Router, and this program, which sends the requests. CPU
@@ -18,6 +19,11 @@ Clients run on uvloop where it is installed, so that little of what is measured 
 with two cores or more the server is kept on the first one while it is measured, and clients and
 upstreams on the others, as if the server had a machine of its own. With `--no-pin` they share the
 cores, and take the server's caches from it between two requests.
+
+A machine is hardly ever idle: where an agent of its provider wakes once a second and computes for
+10 ms, one of a hundred requests waits for it. With `--real-time` all processes of the benchmark run
+ahead of the others of the machine (Linux; root or CAP_SYS_NICE), so that the times are those of an
+idle one; what its host takes away is still in them.
 
 Two rows say how much of this is the machine's and the packages' own. "No server between" are the
 direct calls themselves, against their own median: how much later than it the slowest of them come.
@@ -271,6 +277,16 @@ def ended(process):
     process.wait()
 
 
+def run_ahead():
+    """Has this process, and all that it starts, run ahead of the others of the machine."""
+    if not hasattr(os, "sched_setscheduler"):
+        raise SystemExit("--real-time: this system cannot do it; Linux can")
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        raise SystemExit("--real-time needs root or the capability CAP_SYS_NICE") from None
+
+
 def asked(python, code):
     """What a line of code prints under an interpreter."""
     return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -285,12 +301,7 @@ def name_of(python):
 def gateway_figures(python, folder, port, echo_url, seconds, num_rounds, apart):
     """The figures of the gateway."""
     command = [python, "-m", "racer_jax", "serve", str(configuration(folder, port))]
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
+    environment = {**os.environ, "RACER_JAX_CACHE": str(folder)}
     ended(started(command, environment)[0])  # the second start finds the code compiled
     began = time.monotonic()
     gateway, line = started(command, environment)
@@ -381,6 +392,7 @@ class Config(Counted):
     rounds: Annotated[int, "rounds whose median each of the added times is"] = 3
     json: Annotated[Path | None, "file for the figures"] = None
     pin: Annotated[bool, "keep the server on a core of its own while it is measured"] = True
+    real_time: Annotated[bool, "run ahead of the machine's other processes (Linux, root)"] = False
     litellm: Annotated[str, "the Python of an environment with litellm; this one by default"] = ""
     beside: Annotated[str, "the Python of a further environment to measure the gateway in"] = ""
 
@@ -398,6 +410,8 @@ def share_of_others(results):
 def main():
     parsed = reporting.parse_config(Config, __doc__.splitlines()[0])
     needs("serve", "starlette", "uvicorn", "aiohttp")
+    if parsed.real_time:
+        run_ahead()
     python = parsed.litellm or sys.executable
     ours = {OURS: sys.executable}
     if parsed.beside:
@@ -430,6 +444,8 @@ def main():
             " PYTHON of an environment that has it"
         )
     where = "the server has the first core" if parsed.pin else "all processes share the cores"
+    if parsed.real_time:
+        where += ", and all processes of the benchmark run ahead of the machine's others"
     print(
         f"\nTimes are p50 / p99, medians of {parsed.rounds} rounds, and hold on an idle machine alone; {where}."
     )

@@ -1,6 +1,7 @@
 """Compiled code that is kept from run to run, by the experiments and by the command."""
 
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -21,7 +22,7 @@ def cache_folder() -> Path:
 
 
 def use_compilation_cache(folder: str | Path | None) -> None:
-    """Keeps compiled code from run to run, under the versions of JAX and its compiler.
+    """Keeps compiled code from run to run, by the versions of Python, of JAX and of its compiler.
 
     Use this before the first computation of a program that runs again and again: for one run of an
     experiment, compiling is most of the time.
@@ -29,12 +30,17 @@ def use_compilation_cache(folder: str | Path | None) -> None:
     Use this when a program compiles for a minute or more.
 
     Args:
-      folder: Where; when None, the folder that JAX is configured to use already, else
-        `cache_folder()`. It is made where it is absent, and where nothing can be written into it
-        nothing is kept.
+      folder: Where, in a folder for each version of Python; when None, the folder that JAX is
+        configured to use already, as it is, else `cache_folder()`. It is made where it is absent,
+        and where nothing can be written into it nothing is kept.
     """
-    if folder is None:
-        folder = getattr(jax.config, "jax_compilation_cache_dir", None) or cache_folder()
+    configured = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if folder is None and configured:
+        folder = configured
+    else:
+        # From 3.14 on Python has another compression, which JAX then uses under the same names:
+        # one version could not read what another has kept, and would compile in every run.
+        folder = Path(folder or cache_folder()) / str(sys.implementation.cache_tag)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError:
