@@ -110,7 +110,8 @@ class Chat:
         limit_ms = completion.query.options.deadline_ms
         if limit_ms is not None:
             seconds = min(seconds, limit_ms / 1000)
-        if not is_traced(completion.parent_span):
+        completion.asking.traced = is_traced(completion.parent_span)
+        if not completion.asking.traced:
             await self._within(seconds, completion, answering)
             return
         query = completion.query

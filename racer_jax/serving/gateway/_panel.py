@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ from racer_jax.serving.gateway._spans import (
     call_span,
     count_tokens,
     headers_of_calls,
-    is_traced,
     note,
     note_messages,
 )
@@ -56,6 +55,7 @@ class Asking:
       headers: Further headers of the calls.
       panel: What became of the calls so far.
       total: Number of models that are asked.
+      traced: Whether anybody would see the spans of the calls.
     """
 
     upstreams: Upstreams
@@ -63,6 +63,7 @@ class Asking:
     headers: Mapping[str, str]
     panel: Panel = field(default_factory=Panel)
     total: int = 0
+    traced: bool = False
 
     async def one(self, model: str, fields: Fields | None = None) -> Reply:
         """The answer of one model.
@@ -71,7 +72,7 @@ class Asking:
           CallFailedError: If it gives none.
         """
         sent = fields or self.fields
-        if not is_traced():
+        if not self.traced:
             return await self.upstreams[model].call(sent, self.headers)
         with call_span(model, _PROVIDER) as span:
             try:
@@ -104,7 +105,8 @@ class Asking:
           CallFailedError: If no bytes come, or they break off.
         """
         sent, upstream = fields or self.fields, self.upstreams[model]
-        with call_span(model, _PROVIDER, stream=True) as span:
+        spans = call_span(model, _PROVIDER, stream=True) if self.traced else nullcontext()
+        with spans as span:
             note_messages(span, sent, ())
             try:
                 async with upstream.stream(sent, self._traced(span)) as parts:

@@ -120,6 +120,7 @@ def test_where_nothing_takes_spans_none_is_made(served, upstreams, monkeypatch):
     monkeypatch.setattr(_panel, "call_span", lambda *a, **k: made.append(a) or real(*a, **k))
     assert not _spans.is_traced()
     assert served.chat("small,large ?").status == 200
+    assert served.chat("small ?", stream=True).status == 200
     assert made == []
     # The client's context goes on to the models all the same.
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
