@@ -82,7 +82,7 @@ WORDS = [
 ]
 IN_STEP, SPREAD = (20.0, 20.0), (10.0, 30.0)  # ms that an upstream takes, from and to
 # Clients, milliseconds that the upstream takes, and the share of the seconds, by column.
-ADDED = {f"added at {n} clients": (n, SPREAD, 1 / 2) for n in CLIENTS}
+ADDED = {f"added at {n} client{'s' * (n > 1)}": (n, SPREAD, 1 / 2) for n in CLIENTS}
 ADDED["added at 8 clients in step"] = (8, IN_STEP, 1 / 4)
 # All that there are, before any process is kept on some of them: what is started later inherits
 # where this one may run.
