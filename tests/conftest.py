@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,10 @@ if "RACER_JAX_TEST_CACHE" not in os.environ:
     os.environ |= {
         "RACER_JAX_TEST_CACHE": _CACHE,
         "RACER_JAX_CACHE": _CACHE,
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
-            "RACER_JAX_TEST_COMPILED", os.path.join(_CACHE, "compiled")
+        # By version of Python, for the reason that `use_compilation_cache` gives.
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(
+            os.environ.get("RACER_JAX_TEST_COMPILED", os.path.join(_CACHE, "compiled")),
+            str(sys.implementation.cache_tag),
         ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
