@@ -1,6 +1,7 @@
 """Many requests over upstreams that fail, hang and die: each has an answer or a typed reason."""
 
 import asyncio
+import gc
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from racer_jax._memory import give_back
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._batcher import Batcher
 from tests.racer.test_racer import MODELS, table_of
@@ -27,7 +29,9 @@ TYPED = -1  # in the place of a reason: an error with a code of its own
 
 
 def memory_mb():
-    """Memory of this process now, in MB."""
+    """Memory of this process in MB, without what is garbage or free: a leak is neither."""
+    gc.collect()
+    give_back()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
