@@ -12,8 +12,9 @@ What a server adds is, request by request, its response time minus the time that
 for this request (the same for all of its calls), less the median of the same for one call without a
 server between, with as many clients. Upstreams take 10 to 30 ms, another time for each request.
 Calls with and without the server take turns, and of the rounds the median counts.
-"In step" has all of them take 20 ms: clients of such a test fall into step, ask together and wait
-for each other, which about doubles what is added; real models never take exactly as long.
+"In step" has all of them take 20 ms: clients of such a test fall into step and ask together. What is
+decided together takes less work, so the median is lower, and the last one waits for all the others;
+real models never take exactly as long.
 
 Clients run on uvloop where it is installed, so that little of what is measured is theirs. On Linux
 with two cores or more the server is kept on the first one while it is measured, and clients and
