@@ -40,6 +40,7 @@ from racer_jax.serving.gateway._streams import (
     chunks,
     error_event,
     event,
+    is_whole,
     usage_in,
     waiting,
 )
@@ -108,8 +109,8 @@ class Chat:
         """Answers within the deadline."""
         seconds = self._gateway.settings.server.deadline_seconds
         limit_ms = completion.query.options.deadline_ms
-        if limit_ms is not None:
-            seconds = min(seconds, limit_ms / 1000)
+        if limit_ms is not None and limit_ms < seconds * 1000:  # it may be beyond any float
+            seconds = limit_ms / 1000
         completion.asking.traced = is_traced(completion.parent_span)
         if not completion.asking.traced:
             await self._within(seconds, completion, answering)
@@ -177,7 +178,14 @@ class _Answering:
             await self._stream()
 
     async def fail(self, error: GatewayError) -> None:
-        """Sends an error: as the response, or as an event where a stream has begun."""
+        """Sends an error: as the response, or as an event where a stream has begun.
+
+        An abstention is an answer that the promise is about; of any other error it says nothing.
+        """
+        plan = self._completion.plan
+        abstained = error.type == "racer_abstained"
+        if plan is not None and not abstained and self._completion.facts["guarantee"] == "holds":
+            plan.void.append("the request has no answer")
         error.facts = self._completion.facts
         if not self._begun:
             self.ended = True
@@ -209,6 +217,8 @@ class _Answering:
                 if (usage := usage_in(tail)) is not None:
                     self.usage[model] = usage
                     note_usage(usage)
+                if not is_whole(tail):
+                    raise CallFailedError("reply")
         except CallFailedError as error:
             completion.asking.panel.failed[model] = error
             raise all_failed({model: error}) from None

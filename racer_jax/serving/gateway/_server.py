@@ -22,6 +22,7 @@ from racer_jax.serving.gateway.core import LOG, Gateway
 from racer_jax.serving.gateway.settings import Settings
 
 _GRACE_SECONDS = 30
+_BACKLOG = 2048
 _RETENTION_SECONDS = 3600.0
 _RELOAD_SECONDS = 2.0
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
@@ -162,6 +163,7 @@ def listening(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # till then a second gateway could bind it too, and not serve
     except OSError as error:
         listener.close()
         raise OSError(error.errno, f"{error.strerror}: {host}:{port}") from None
@@ -208,6 +210,9 @@ async def serve(
     try:
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
+            for task in running:
+                if task.done():  # it cannot listen: whoever waits for it waits for ever
+                    task.result()
         if on_ready is not None:
             on_ready()
         await ended.wait()
