@@ -46,6 +46,9 @@ from racer_jax.serving.gateway._streams import (
 )
 from racer_jax.serving.gateway.core import LOG, Gateway, cancel
 
+# Time for the error of a stream to leave, where the client reads slowly or not at all.
+_LAST_WORDS_SECONDS = 5.0
+
 
 class Chat:
     """`POST /v1/chat/completions`, as an application of ASGI.
@@ -191,7 +194,13 @@ class _Answering:
             self.ended = True
             await respond_error(self._send, error, self._completion.headers_of(error))
             return
-        await self._event(error_event(error), last=True)
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._event(error_event(error), last=True)
+        except TimeoutError:  # the client does not read: it may stay for ever, the request may not
+            if self._connection is not None:
+                self._connection.transport.abort()
+                await asyncio.sleep(0)  # till the connection knows that it is lost
 
     async def _begin(self, more_headers: Headers) -> None:
         self._begun = True

@@ -1,15 +1,19 @@
 """Requests and upstreams that nobody meant: an answer or an error that says why, and no more."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 
 from racer_jax.data.errors import DataError
-from racer_jax.serving.gateway import _server
+from racer_jax.serving.gateway import _chat, _server
+from racer_jax.serving.gateway._exchange import CONNECTION
 from racer_jax.serving.gateway._records import DecisionRow
 from racer_jax.serving.gateway._store import Store
 from racer_jax.serving.gateway.configuration import load_settings
+from tests.serving.gateway.test_security import listens
 from tests.serving.gateway.upstreams import completion, slow
 
 _ASK = '{"model":"racer/my","messages":[{"role":"user","content":"small hello"}]%s}'
@@ -226,7 +230,7 @@ def test_a_model_may_be_named_as_a_field(tmp_path):
         ("models: &a {small: *a}", "nested so deeply"),
         ("[" * 3000, "nested so deeply"),
         ("server: {host: 2024-13-45}", "must be YAML: month must be in 1..12"),
-        ("models: {a: }}", "expected <document start>, but got '}' (line 1, column 14)"),
+        ("models: {a: }}", "expected <block end>, but found '}' (line 1, column 14)"),
         (_CONFIGURATION % "dollars_in: .inf", "at most 1000000000"),
         (_CONFIGURATION.replace("/v1", "/v 1") % "tries: 1", "must hold no white space"),
         (_CONFIGURATION.replace("127.0.0.1", "a..b") % "insecure: true", "https://host/v1: "),
@@ -242,6 +246,70 @@ def test_toml_may_begin_with_a_mark_and_is_not_nested_without_end(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + lines.encode())
     assert list(load_settings(path).models) == ["small"]
     assert "nested so deeply" in _refused(tmp_path, f"a = {'[' * 5000}", ".toml")
+
+
+def test_a_client_that_does_not_read_is_let_go(served, upstreams, monkeypatch):
+    """Its request would count as under way for ever, and shut others out."""
+    monkeypatch.setattr(_chat, "_LAST_WORDS_SECONDS", 0.05)
+    upstreams.says["small"] = [b"data: {}\n\n" for _ in range(3)]
+    aborted = []
+
+    class Connection:
+        is_lost, on_leave = False, None
+        transport = SimpleNamespace(abort=lambda: aborted.append(True))
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def ask():
+        body = (_ASK % ',"stream":true,"racer":{"deadline_ms":50}').encode()
+        head = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+        path = "/v1/chat/completions"
+        scope = {"type": "http", "method": "POST", "path": path, "headers": head}
+        scope[CONNECTION] = Connection()
+
+        async def receive():
+            return {"type": "http.request", "body": body}
+
+        await asyncio.wait_for(served.app(scope, receive, send), 10)
+
+    served.run(ask())
+    assert aborted == [True]
+    assert served.gateway.in_flight == 0
+
+
+def test_a_request_that_offers_another_protocol_keeps_its_body(served):
+    """The client of Java offers HTTP/2 in every request."""
+    body = (_ASK % "").encode()
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nUpgrade: h2c\r\n"
+        b"connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAE\r\n"
+        b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    )
+
+    async def ask(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        await asyncio.sleep(0.05)
+        writer.write(body)
+        answer = await asyncio.wait_for(reader.read(12), 10)
+        writer.close()
+        return answer
+
+    with listens(served, header_seconds=30) as port:
+        assert served.run(ask(port)) == b"HTTP/1.1 200"
+
+
+def test_a_fault_while_artefacts_are_read_again_ends_nothing(caplog):
+    async def reload():
+        raise KeyError("odd")
+
+    asyncio.run(_server._reloaded(SimpleNamespace(ready=True, reload=reload)))
+    assert "the artefact in use stays" in caplog.text
+    caplog.clear()
+    asyncio.run(_server._reloaded(SimpleNamespace(ready=False, reload=reload)))
+    assert caplog.text == ""
 
 
 def test_two_gateways_cannot_open_the_same_port():
