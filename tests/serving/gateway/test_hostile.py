@@ -312,6 +312,15 @@ def test_a_fault_while_artefacts_are_read_again_ends_nothing(caplog):
     assert caplog.text == ""
 
 
+def test_labels_of_no_model_keep_no_others_out(served):
+    name = served.chat("small hello").json["id"]
+    response = served.ask("POST", "/v1/feedback", {"id": name, "correct": {}})
+    assert response.status == 400
+    assert "correct must say 0 or 1 of models" in response.json["error"]["message"]
+    said = {"id": name, "correct": {"small": 1}}
+    assert served.ask("POST", "/v1/feedback", said).json["new"]
+
+
 def test_two_gateways_cannot_open_the_same_port():
     first = _server.listening("127.0.0.1", 0)
     port = first.getsockname()[1]
