@@ -55,9 +55,12 @@ def checked_url(url: str, insecure: bool) -> str:
     Raises:
       ValueError: If it is no such address, or must not be called.
     """
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError(f"must hold no white space or other invisible character, got {url!r:.80}")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")
     except ValueError as error:
         raise ValueError(f"must be an address such as https://host/v1: {error}") from None
     if parts.scheme not in ("http", "https") or not host:

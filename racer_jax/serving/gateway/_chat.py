@@ -40,10 +40,14 @@ from racer_jax.serving.gateway._streams import (
     chunks,
     error_event,
     event,
+    is_whole,
     usage_in,
     waiting,
 )
 from racer_jax.serving.gateway.core import LOG, Gateway, cancel
+
+# Time for the error of a stream to leave, where the client reads slowly or not at all.
+_LAST_WORDS_SECONDS = 5.0
 
 
 class Chat:
@@ -108,8 +112,8 @@ class Chat:
         """Answers within the deadline."""
         seconds = self._gateway.settings.server.deadline_seconds
         limit_ms = completion.query.options.deadline_ms
-        if limit_ms is not None:
-            seconds = min(seconds, limit_ms / 1000)
+        if limit_ms is not None and limit_ms < seconds * 1000:  # it may be beyond any float
+            seconds = limit_ms / 1000
         completion.asking.traced = is_traced(completion.parent_span)
         if not completion.asking.traced:
             await self._within(seconds, completion, answering)
@@ -177,13 +181,26 @@ class _Answering:
             await self._stream()
 
     async def fail(self, error: GatewayError) -> None:
-        """Sends an error: as the response, or as an event where a stream has begun."""
+        """Sends an error: as the response, or as an event where a stream has begun.
+
+        An abstention is an answer that the promise is about; of any other error it says nothing.
+        """
+        plan = self._completion.plan
+        abstained = error.type == "racer_abstained"
+        if plan is not None and not abstained and self._completion.facts["guarantee"] == "holds":
+            plan.void.append("the request has no answer")
         error.facts = self._completion.facts
         if not self._begun:
             self.ended = True
             await respond_error(self._send, error, self._completion.headers_of(error))
             return
-        await self._event(error_event(error), last=True)
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._event(error_event(error), last=True)
+        except TimeoutError:  # the client does not read: it may stay for ever, the request may not
+            if self._connection is not None:
+                self._connection.transport.abort()
+                await asyncio.sleep(0)  # till the connection knows that it is lost
 
     async def _begin(self, more_headers: Headers) -> None:
         self._begun = True
@@ -209,6 +226,8 @@ class _Answering:
                 if (usage := usage_in(tail)) is not None:
                     self.usage[model] = usage
                     note_usage(usage)
+                if not is_whole(tail):
+                    raise CallFailedError("reply")
         except CallFailedError as error:
             completion.asking.panel.failed[model] = error
             raise all_failed({model: error}) from None

@@ -427,14 +427,14 @@ class Completion:
         gateway, plan, panel = self.gateway, self.plan, self.asking.panel
         seconds = time.monotonic() - self.started
         reason = "refused" if plan is None else reason_of(plan, panel)
-        mode = "" if plan is None else plan.mode
         metrics = gateway.metrics
-        metrics.count_request(reason, mode, status)
+        metrics.count_request(reason, "" if plan is None else plan.mode, status)
         metrics.request.observe(seconds)
         if plan is None:
             return
         if self.planner is not None and status != GONE:
-            gateway.count_lost(self.planner.name, bool(lost_calls(plan, self.answer, panel)))
+            lost = status >= 500 or bool(lost_calls(plan, self.answer, panel))
+            gateway.count_lost(self.planner.name, lost)
         metrics.set_size.observe(len(plan.decided))
         metrics.overhead.observe(self.overhead())
         calls = []

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway._loaded import Loaded
 from racer_jax.serving.gateway._queries import Query
@@ -72,7 +70,7 @@ def check_costs(loaded: Loaded, route: Route, models: Mapping[str, Model]) -> No
 def _longest_answer(query: Query) -> int | None:
     """Tokens that an answer may have, where the request says it."""
     for name in _LIMITS:
-        limit = msgspec.json.decode(query.fields.get(name, b"null"))
+        limit = query.value(name)
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             return limit
     return None

@@ -159,8 +159,9 @@ def _overhead(seconds: float) -> tuple[bytes, bytes]:
 
 
 def dollars(usage: Usage, model: Model) -> float | None:
-    """What a call cost: by the prices of the configuration, else what the upstream says."""
-    if model.dollars_in is not None and model.dollars_out is not None:
+    """What a call cost: by the prices of the configuration, else as the upstream says; or None."""
+    known = usage.prompt_tokens or usage.completion_tokens  # no call takes none: it was not said
+    if known and model.dollars_in is not None and model.dollars_out is not None:
         return (
             usage.prompt_tokens * model.dollars_in + usage.completion_tokens * model.dollars_out
         ) / 1e6

@@ -93,6 +93,7 @@ async def status(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
             "problems": problems(gateway),
             "in_flight": gateway.in_flight,
             "background": gateway.num_background,
+            "rows_lost": gateway.store.dropped,  # decisions and audits that could not be written
             "routes": {
                 name: _route_status(gateway, name, planner)
                 for name, planner in gateway.planners.items()

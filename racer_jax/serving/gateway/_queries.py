@@ -1,9 +1,10 @@
 """Requests: what the gateway reads of them, and what it passes on untouched."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -13,11 +14,14 @@ from racer_jax.serving.gateway._faults import fault_of
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._replies import Fields
 from racer_jax.serving.gateway._views import Conversation, viewed
-from racer_jax.serving.gateway.settings import Mode
+from racer_jax.serving.gateway.settings import Mode, Name
 
 PREFIX = "racer/"
 _HEADER = "x-racer-"
 _SYSTEM = ("system", "developer")
+# One of the two escapes of a character beyond 16 bits, without the other.
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF = re.compile(rb"(?:%b)(?!%b)|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?:%b)" % (_HIGH, _LOW, _LOW))
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -36,14 +40,14 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """
 
     alpha: str | float | None = None
-    group: str | None = None
+    group: Name | None = None
     mode: Mode | None = None
     max_models: int | None = None
     max_cost: float | None = None
     deadline_ms: int | None = None
     on_abstain: Literal["fallback", "error", "refusal"] | None = None
     verbose: bool = False
-    session: str | None = None
+    session: Annotated[str, msgspec.Meta(max_length=200)] | None = None
 
 
 _NAMES = Options.__struct_fields__
@@ -107,8 +111,18 @@ class Query:
     @property
     def is_greedy(self) -> bool:
         """Whether it asks for the likeliest answer: temperature 0."""
-        raw = self.fields.get("temperature")
-        return raw is not None and msgspec.json.decode(raw) == 0
+        return bool(self.value("temperature") == 0)
+
+    def value(self, name: str) -> Any:
+        """A field that is passed on, read; None where there is none.
+
+        Raises:
+          GatewayError: If it cannot be: a number beyond any float, say.
+        """
+        try:
+            return _decoded(self.fields, name)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise bad_request(f"{name} cannot be read: {error}", name) from None
 
     def text(self, view: str) -> str:
         """The text that is routed."""
@@ -138,6 +152,8 @@ def query_of(
       GatewayError: If it is not of the protocol, or asks for what the client may not.
     """
     try:
+        if not body.isascii():
+            body.decode()  # what is passed on unread must be text too
         fields = _fields.decode(body)
         model = _name.decode(fields.get("model", b"null"))
         messages = _messages.decode(fields.get("messages", b"null"))
@@ -181,7 +197,19 @@ def _fault(body: bytes, error: msgspec.MsgspecError) -> GatewayError:
         return bad_request(f"{name} is missing", name)
     except (msgspec.MsgspecError, TypeError, UnicodeDecodeError, RecursionError):
         pass  # no object of JSON at all
-    return bad_request(f"the request is not one for a completion: {error}")
+    return bad_request(f"the request is not one for a completion: {_cause(body) or error}")
+
+
+def _cause(body: bytes) -> str:
+    """What msgspec does not say in so many words; empty where it does."""
+    if body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return "it begins with a byte order mark, and must be JSON in UTF-8 without one"
+    if half := _HALF.search(body.replace(b"\\\\", b"  ")):
+        return (
+            f"{half[0].decode()} at byte {half.start()} is half of a character: an escape "
+            "\\ud800 to \\udbff must be followed by one of \\udc00 to \\udfff"
+        )
+    return ""
 
 
 def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> Options:
@@ -195,7 +223,7 @@ def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> O
                     f"the header {name.decode('latin-1')!r} must be one of x-racer-"
                     f"{', x-racer-'.join(name.replace('_', '-') for name in _NAMES)}"
                 )
-            said[field] = value.decode("latin-1")
+            said[field] = _header_text(value)
     if not said:
         return options
     try:
@@ -211,6 +239,14 @@ def _with_headers(options: Options, headers: Iterable[tuple[bytes, bytes]]) -> O
         if getattr(options, name) == getattr(_DEFAULTS, name)
     }
     return msgspec.structs.replace(options, **changes)
+
+
+def _header_text(value: bytes) -> str:
+    """The text of a header: in UTF-8, as names of groups may be; else as HTTP has it."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def conversation_of(messages: Any) -> Conversation:

@@ -171,6 +171,12 @@ def check_models(entry: Feedback, models: Iterable[str]) -> None:
       GatewayError: If there is one.
     """
     known = set(models)
+    if entry.correct is not None and not entry.correct:  # it would keep a real label out
+        raise bad_request(
+            f"correct must say 0 or 1 of models of the gateway, {', '.join(sorted(known))}: got "
+            "none",
+            "correct",
+        )
     unknown = [name for name in entry.correct or () if name not in known]
     if unknown:
         raise bad_request(

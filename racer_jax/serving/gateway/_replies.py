@@ -44,10 +44,13 @@ class Usage(msgspec.Struct):
     cost: float | None = None
 
 
+# More than any call takes; a number above it is nonsense, and no database takes much larger ones.
+_MOST_TOKENS = 10**12
+_MOST_DOLLARS = 1e9
 _fields = msgspec.json.Decoder(Fields)
+_TOKENS = ("prompt_tokens", "completion_tokens")
 _choices = msgspec.json.Decoder(list[Choice])
 _message = msgspec.json.Decoder(_Message)
-_usage = msgspec.json.Decoder(Usage | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,38 @@ class Reply:
         return value if isinstance(value, str) else None
 
 
+def usage_from(raw: bytes) -> Usage | None:
+    """What an upstream says of the tokens and dollars of a call.
+
+    An answer is one whatever is said beside it: what is no sensible number counts as not said.
+
+    Args:
+      raw: JSON.
+
+    Returns:
+      The usage; None where it says nothing of tokens or dollars.
+    """
+    try:
+        said = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(said, dict):
+        return None
+    tokens = [_sensible(said.get(name), _MOST_TOKENS) for name in _TOKENS]
+    cost = _sensible(said.get("cost"), _MOST_DOLLARS)
+    if cost is None and not any(tokens):
+        return None
+    prompt, completion = (int(number or 0) for number in tokens)
+    return Usage(prompt, completion, None if cost is None else float(cost))
+
+
+def _sensible(number: Any, most: float) -> float | None:
+    """A number that can be an amount of something; None where it is none."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return None
+    return number if 0 <= number <= most else None
+
+
 def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
     """Reads a completion.
 
@@ -96,14 +131,17 @@ def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
 
     Raises:
       msgspec.MsgspecError: If they are no completion.
+      UnicodeDecodeError: If they are not UTF-8, of which parts would be passed on unread.
       RecursionError: If they are nested too deeply.
     """
+    if not body.isascii():
+        body.decode()
     fields = _fields.decode(body)
     choices = _choices.decode(fields.get("choices", b"[]"))
     if not choices:
         raise msgspec.ValidationError("a completion must have a choice")
     message = _message.decode(choices[0].message)
-    usage = _usage.decode(fields.get("usage", b"null")) or Usage()
+    usage = usage_from(fields.get("usage", b"null")) or Usage()
     content, refusal = message.content, message.refusal
     if not isinstance(content, str):
         content = None

@@ -38,13 +38,17 @@ class Secret:
         return self._text
 
 
-def expanded(text: str) -> str:
+def expanded(text: str, folder: Path = Path()) -> str:
     """A text with its references `${VAR}` and `${file:PATH}` replaced.
+
+    Args:
+      text: The text.
+      folder: What paths are relative to.
 
     Raises:
       ValueError: If a variable is not set, or a file cannot be read.
     """
-    return _REFERENCE.sub(_value, text)
+    return _REFERENCE.sub(lambda match: _value(match, folder), text)
 
 
 def is_reference(text: str) -> bool:
@@ -52,11 +56,11 @@ def is_reference(text: str) -> bool:
     return _REFERENCE.fullmatch(text) is not None
 
 
-def _value(match: re.Match[str]) -> str:
+def _value(match: re.Match[str], folder: Path) -> str:
     name = match["name"]
     if match["file"]:
         try:
-            return Path(name).read_text(encoding="utf-8").strip()
+            return (folder / name).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or "it is not text in UTF-8"
             raise ValueError(f"the file {name!r} cannot be read: {problem}") from None

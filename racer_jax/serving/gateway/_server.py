@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import re
 import signal
 import socket
 import sys
@@ -21,7 +22,9 @@ from racer_jax.serving.gateway.app import inference_app, management_app
 from racer_jax.serving.gateway.core import LOG, Gateway
 from racer_jax.serving.gateway.settings import Settings
 
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _GRACE_SECONDS = 30
+_BACKLOG = 2048
 _RETENTION_SECONDS = 3600.0
 _RELOAD_SECONDS = 2.0
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
@@ -71,12 +74,23 @@ class _Joining:
             self._transport.write(b"".join(parts))
 
 
+def _without_upgrade(data: bytes) -> bytes:
+    """The beginning of a request that does not ask for another protocol.
+
+    A server may ignore such a header, and this one knows no other protocol. The parser would drop
+    the body of the request after it: the client of Java asks for HTTP/2 in each of its requests.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-ignored-upgrade:", head) + end + rest
+
+
 def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpToolsProtocol]:
     """The protocol of uvicorn, with bounds on the headers of a request in seconds and bytes."""
 
     class Bounded(HttpToolsProtocol):
         _header_bytes = 0
         _in_headers = _is_new = False
+        _is_between = True
         # The connection says itself that the client has gone: see `ClientPresence`.
         is_lost = False
         on_leave: Callable[[], None] | None = None
@@ -94,6 +108,8 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
                 self.on_leave()
 
         def data_received(self, data: bytes) -> None:
+            if self._is_between and b"pgrade" in data:
+                data = _without_upgrade(data)
             self._is_new = False
             super().data_received(data)
             if not self._in_headers:
@@ -111,6 +127,7 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
 
         def on_message_begin(self) -> None:
             self._header_bytes, self._in_headers, self._is_new = 0, True, True
+            self._is_between = False
             super().on_message_begin()
             cast(dict[str, Any], self.scope)[CONNECTION] = self
 
@@ -121,6 +138,10 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
             self._header_bytes = len(self.url) + sum(sizes)
             self._check_headers()
             super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._is_between = True
+            super().on_message_complete()
 
         def _check_headers(self) -> None:
             if self._header_bytes > max_header_bytes and not self.transport.is_closing():
@@ -162,6 +183,7 @@ def listening(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # till then a second gateway could bind it too, and not serve
     except OSError as error:
         listener.close()
         raise OSError(error.errno, f"{error.strerror}: {host}:{port}") from None
@@ -208,6 +230,9 @@ async def serve(
     try:
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
+            for task in running:
+                if task.done():  # it cannot listen: whoever waits for it waits for ever
+                    task.result()
         if on_ready is not None:
             on_ready()
         await ended.wait()
@@ -277,10 +302,14 @@ def _secrets(settings: Settings) -> list[str]:
 
 async def _reloaded(gateway: Gateway) -> None:
     """Reads the artefacts again; one that cannot be used is logged, and the one before stays."""
+    if not gateway.ready:
+        return  # it reads them right now
     try:
         await gateway.reload()
     except ValueError as error:
         LOG.error("the artefact in use stays: %s", error)
+    except Exception:  # of this program: what looks after the gateway must go on
+        LOG.exception("the artefact in use stays")
 
 
 async def _keep_up(gateway: Gateway) -> None:

@@ -6,6 +6,7 @@ which cannot be reached does not take are kept, and written once it is back.
 """
 
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -29,6 +30,7 @@ from racer_jax.serving.gateway._records import (
     unknown_id,
 )
 
+_LOG = logging.getLogger("racer_jax.serving.gateway")
 T = TypeVar("T")
 _FORMAT = 1
 _PAUSE = 0.05
@@ -197,10 +199,16 @@ class Store:
         """Keeps the rows that could not be written, if another try may end in another way."""
         rows = [item for item in items if isinstance(item, DecisionRow | AuditRow)]
         self._kept = rows[-_MOST_KEPT:] if _databases.may_pass(error) else []
-        self.dropped += len(rows) - len(self._kept)
+        lost = len(rows) - len(self._kept)
+        self.dropped += lost
+        if lost:
+            _LOG.error("the state has lost %d rows: %s", lost, error)
 
     def _write(self, connection: Connection, items: list[Any]) -> None:
-        """One transaction; results are handed out after its commit."""
+        """One transaction; results are handed out after its commit.
+
+        Where the database refuses one of several, each is tried alone: the others are not at fault.
+        """
         answers: list[tuple[Future[Any], Any]] = []
         try:
             connection.execute("begin immediate")
@@ -220,6 +228,10 @@ class Store:
             if connection.in_transaction:
                 with contextlib.suppress(*_databases.errors()):
                     connection.execute("rollback")
+            if len(items) > 1 and not _databases.may_pass(error):
+                for item in items:
+                    self._write(connection, [item])
+                return
             self._keep(items, error)
             answers = [(item[1], error) for item in items if isinstance(item, tuple)]
         else:

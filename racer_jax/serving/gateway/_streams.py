@@ -1,18 +1,28 @@
 """Events of a stream: a finished answer as chunks, signs of life, and late errors."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from racer_jax.serving.gateway._errors import GatewayError
-from racer_jax.serving.gateway._replies import Reply, Usage
+from racer_jax.serving.gateway._replies import Reply, Usage, usage_from
 
 DONE = b"data: [DONE]\n\n"
 # The end of a stream that is looked at for its usage.
 TAIL_BYTES = 4096
 # A piece of text of a chunk: small enough for a client to show, large enough to cost little.
 _PIECE = 2000
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_ERRORS = (b'data: {"error"', b'data:{"error"', b"event: error", b"event:error")
+
+
+class _Chunk(msgspec.Struct):
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
 
 
 def waiting(done: int, total: int) -> bytes:
@@ -66,8 +76,14 @@ def usage_in(tail: bytes) -> Usage | None:
     for line in reversed(tail.splitlines()):
         if line.startswith(b"data: {") and b'"usage"' in line:
             try:
-                usage = msgspec.json.decode(line[6:])["usage"]
-                return msgspec.convert(usage, Usage | None)
-            except (msgspec.MsgspecError, LookupError, TypeError):
+                return usage_from(_chunk.decode(line[6:]).usage)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return None
     return None
+
+
+def is_whole(tail: bytes) -> bool:
+    """Whether the end of a stream is that of an answer: its last words, and no error."""
+    if any(line.startswith(_ERRORS) for line in tail.splitlines()):
+        return False
+    return b"[DONE]" in tail or _FINISHED.search(tail) is not None

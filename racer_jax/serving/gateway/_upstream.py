@@ -18,6 +18,7 @@ from racer_jax.serving.gateway._breaker import Breaker
 from racer_jax.serving.gateway._errors import CallFailedError
 from racer_jax.serving.gateway._hedging import Hedge
 from racer_jax.serving.gateway._replies import Fields, Reply, reply_of
+from racer_jax.serving.gateway._secrets import Redaction
 from racer_jax.serving.gateway.settings import Deployment, Model
 
 _LONGEST_DETAIL = 500
@@ -65,6 +66,7 @@ class _Place:
     url: str
     headers: Mapping[str, str]
     name: msgspec.Raw
+    key: str
 
 
 class Upstream:
@@ -109,13 +111,13 @@ class Upstream:
                 end = loop.time() + model.total_seconds
                 async with self._request(place, body, headers, self._connect_timeout) as response:
                     if response.status != 200:
-                        raise await _refusal(response)
+                        raise await _refusal(response, place.key)
                     if not response.content.is_eof():  # a timer costs more than a short answer
                         clock.reschedule(end)
                     content = await self._content(response)
             try:
                 return reply_of(self.name, content, loop.time() - started)
-            except (msgspec.MsgspecError, RecursionError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 raise CallFailedError("reply") from None
 
         async def twice(place: _Place) -> Reply:
@@ -223,7 +225,8 @@ class Upstream:
         async with asyncio.timeout(self.model.first_seconds) as waiting:
             async with self._request(place, fields, headers, self._timeout) as response:
                 if response.status != 200:
-                    raise await _refusal(response)
+                    raise await _refusal(response, place.key)
+                _check_stream(response)
                 waiting.reschedule(None)
                 yield response
 
@@ -260,16 +263,18 @@ class Upstream:
         return b"".join(parts)
 
 
+_STREAM = "text/event-stream"
 _STREAMING = frozenset({"stream", "stream_options"})
 
 
 def _place(name: str, place: Deployment) -> _Place:
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
-    if place.api_key is not None:
-        headers["authorization"] = f"Bearer {place.api_key.reveal()}"
+    key = "" if place.api_key is None else place.api_key.reveal()
+    if key:
+        headers["authorization"] = f"Bearer {key}"
     url = checked_url(place.base_url, place.insecure)
     encoded = msgspec.json.encode(place.name or name)
-    return _Place(f"{url}/chat/completions", headers, msgspec.Raw(encoded))
+    return _Place(f"{url}/chat/completions", headers, msgspec.Raw(encoded), key)
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -297,8 +302,20 @@ def _failure_of(error: BaseException) -> CallFailedError:
     return CallFailedError("connect")
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> CallFailedError:
-    """What a status other than 200 means."""
+def _check_stream(response: aiohttp.ClientResponse) -> None:
+    """Refuses what would be passed through though it is no stream: a page, say.
+
+    Raises:
+      CallFailedError: If it says so itself.
+    """
+    kind = response.headers.get("content-type", _STREAM).partition(";")[0].strip().lower()
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if kind not in (_STREAM, "text/plain", "application/octet-stream") or encoding != "identity":
+        raise CallFailedError("reply")
+
+
+async def _refusal(response: aiohttp.ClientResponse, key: str) -> CallFailedError:
+    """What a status other than 200 means; its words, without the key that was sent."""
     status = response.status
     if status == 429:
         return CallFailedError("rate", status, _retry_after(response.headers.get("retry-after")))
@@ -308,9 +325,10 @@ async def _refusal(response: aiohttp.ClientResponse) -> CallFailedError:
     try:
         error = msgspec.json.decode(content)["error"]
         detail = error["message"] if isinstance(error, dict) else error
-    except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError, RecursionError):
         detail = ""
-    return CallFailedError("refused", status, detail=str(detail)[:_LONGEST_DETAIL])
+    words = Redaction([key]).clean(str(detail))
+    return CallFailedError("refused", status, detail=words[:_LONGEST_DETAIL])
 
 
 def _retry_after(text: str | None) -> float | None:
@@ -322,6 +340,6 @@ def _retry_after(text: str | None) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None

@@ -17,6 +17,9 @@ from racer_jax.serving.gateway._views import check_view
 from racer_jax.serving.gateway.settings import Settings
 
 _SECRETS = frozenset({"api_key", "hash_key"})
+# Tables whose names are the user's own: a model may be named as a field is.
+_NAMED = frozenset({"$.models", "$.routes", "$.keys", "$.experiments"})
+_TOO_DEEP = "must not be nested so deeply, or hold itself"
 
 
 class _FaultError(ValueError):
@@ -57,7 +60,10 @@ def settings_from(plain: Any, folder: Path = Path()) -> Settings:
     Raises:
       ValueError: If they are not settings; the message holds the path of the fault.
     """
-    resolved = _resolved(plain, "$", None)
+    try:
+        resolved = _resolved(plain, "$", None, folder)
+    except RecursionError:  # an alias of YAML may hold itself
+        raise _FaultError(_TOO_DEEP) from None
     try:
         settings = _converted(resolved)
     except msgspec.ValidationError as error:
@@ -84,7 +90,7 @@ def json_schema() -> dict[str, Any]:
 def _plain(path: Path) -> Any:
     """What a file holds."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         raise _FaultError(f"cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -94,33 +100,57 @@ def _plain(path: Path) -> Any:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise _FaultError(f"must be TOML: {error}") from None
+        except RecursionError:
+            raise _FaultError(_TOO_DEEP) from None
     if path.suffix not in (".yaml", ".yml"):
         raise _FaultError("must be a file whose name ends with .toml, .yaml or .yml")
-    import yaml
+    from racer_jax.serving.gateway._yaml import plain_yaml
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise _FaultError(f"must be YAML: {' '.join(str(error).split())}") from None
+        return plain_yaml(text)
+    except ValueError as error:
+        raise _FaultError(f"must be YAML: {error}") from None
+    except RecursionError:
+        raise _FaultError(_TOO_DEEP) from None
 
 
-def _resolved(value: Any, path: str, name: str | None) -> Any:
+def _resolved(value: Any, path: str, name: str | None, folder: Path) -> Any:
     """The value with references replaced; secrets must be references."""
+    if name in _SECRETS and value is not None and path.rpartition(".")[0] not in _NAMED:
+        return _secret_at(value, path, folder)
     if isinstance(value, dict):
-        return {key: _resolved(item, f"{path}.{key}", key) for key, item in value.items()}
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise _FaultError(
+                f"must have names that are text, got {odd[0]!r:.60}: put it in quotes - at `{path}`"
+            )
+        return {k: _resolved(item, f"{path}.{k}", k, folder) for k, item in value.items()}
     if isinstance(value, list):
-        return [_resolved(item, f"{path}[{i}]", None) for i, item in enumerate(value)]
+        return [_resolved(item, f"{path}[{i}]", None, folder) for i, item in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if name in _SECRETS and not is_reference(value):
+    try:
+        return expanded(value, folder)
+    except ValueError as error:
+        raise _FaultError(f"{error} - at `{path}`") from None
+
+
+def _secret_at(value: Any, path: str, folder: Path) -> str:
+    """What the reference to a secret stands for; no message shows it, or what is in its place."""
+    if not isinstance(value, str) or not is_reference(value):
         raise _FaultError(
             "must be a reference, ${VAR} or ${file:PATH}: a secret does not belong into the "
             f"configuration itself - at `{path}`"
         )
     try:
-        return expanded(value)
+        secret = expanded(value, folder).strip()
     except ValueError as error:
         raise _FaultError(f"{error} - at `{path}`") from None
+    if not secret or not secret.isprintable():
+        raise _FaultError(
+            f"must stand for one line of text, {value} is empty or holds other characters - at "
+            f"`{path}`"
+        )
+    return secret
 
 
 def _secret(kind: type, value: Any) -> Any:

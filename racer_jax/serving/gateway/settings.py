@@ -10,7 +10,7 @@ Mode = Literal["vote", "select", "synthesize", "all", "cascade"]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
-Dollars = Annotated[float, Meta(ge=0)]
+Dollars = Annotated[float, Meta(ge=0, le=1e9)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Role = Literal["infer", "feedback", "feedback:audit", "admin"]
@@ -227,7 +227,7 @@ class Experiment(_Section, frozen=True):
         else a key, else a request gets the same route every time.
     """
 
-    arms: Annotated[dict[Name, Annotated[float, Meta(gt=0)]], Meta(min_length=2)]
+    arms: Annotated[dict[Name, Annotated[float, Meta(gt=0, le=1e9)]], Meta(min_length=2)]
 
 
 class State(_Section, frozen=True):

@@ -1,0 +1,329 @@
+"""Requests and upstreams that nobody meant: an answer or an error that says why, and no more."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+from aiohttp import web
+
+from racer_jax.data.errors import DataError
+from racer_jax.serving.gateway import _chat, _server
+from racer_jax.serving.gateway._exchange import CONNECTION
+from racer_jax.serving.gateway._records import DecisionRow
+from racer_jax.serving.gateway._store import Store
+from racer_jax.serving.gateway.configuration import load_settings
+from tests.serving.gateway.test_security import listens
+from tests.serving.gateway.upstreams import completion, slow
+
+_ASK = '{"model":"racer/my","messages":[{"role":"user","content":"small hello"}]%s}'
+
+
+def _asked(served, more, headers=None):
+    body = _ASK.encode() % (more if isinstance(more, bytes) else more.encode())
+    return served.ask("POST", "/v1/chat/completions", raw=body, headers=headers)
+
+
+def _raw(body, kind="application/json", status=200, **headers):
+    sent = {"content-type": kind, **{k.replace("_", "-"): v for k, v in headers.items()}}
+    return lambda _: web.Response(body=body, status=status, headers=sent)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (b',"user":"\xff"', "must be JSON in UTF-8"),
+        (r',"user":"cut \ud83d"', r"\ud83d at byte 85 is half of a character"),
+        (r',"user":"cut \ude00"', r"\ude00 at byte 85 is half of a character"),
+        (',"max_tokens":1e400,"racer":{"max_cost":1}', "max_tokens cannot be read"),
+        (f',"racer":{{"session":"{"s" * 201}"}}', "racer.session must be text, of length at most"),
+        (f',"racer":{{"group":"{"g" * 201}"}}', "racer.group must be text, of length at most"),
+    ],
+)
+def test_what_cannot_be_read_is_the_clients_fault(served, upstreams, more, words):
+    response = _asked(served, more)
+    assert response.status == 400
+    assert words in response.json["error"]["message"]
+    assert upstreams.asked == []  # a model that chokes on it would count as down
+
+
+def test_both_halves_of_a_character_are_one(served):
+    assert _asked(served, r',"user":"\ud83d\ude00 and \\ud83d"').status == 200
+
+
+def test_a_byte_order_mark_is_named(served):
+    body = b"\xef\xbb\xbf" + (_ASK % "").encode()
+    response = served.ask("POST", "/v1/chat/completions", raw=body)
+    assert "byte order mark" in response.json["error"]["message"]
+
+
+def test_a_deadline_beyond_any_float_is_none(served):
+    assert _asked(served, ',"racer":{"deadline_ms":1%s}' % ("0" * 400)).status == 200
+
+
+def test_a_header_may_be_in_utf_8(served):
+    name = "prüfung"
+    response = _asked(served, "", {"x-racer-group": name})
+    assert response.json["racer"]["group"] == name
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -(10**9), "completion_tokens": -1},
+        {"prompt_tokens": 2**63, "completion_tokens": 10**400},
+        {"prompt_tokens": None, "completion_tokens": "ten"},
+        {"cost": -5.0},
+        [],
+    ],
+)
+def test_odd_numbers_of_tokens_cost_neither_the_answer_nor_money(served, upstreams, usage):
+    upstreams.says["small"] = {**completion("A"), "usage": usage}
+    before = dict(served.gateway.spent)
+    response = served.chat("small hello")
+    assert response.json["choices"][0]["message"]["content"] == "A"
+    assert "x-racer-cost" not in response.headers
+    stored = served.gateway.store.decision(response.json["id"]).result(10)
+    assert stored["dollars"] is None
+    assert served.gateway.spent == before
+
+
+def test_tokens_that_are_told_as_fractions_count(served, upstreams):
+    usage = {"prompt_tokens": 10.0, "completion_tokens": 2.0}
+    upstreams.says["small"] = {**completion("A"), "usage": usage}
+    assert served.chat("small hello").headers["x-racer-cost"] == "3e-05"
+
+
+def test_a_row_that_cannot_be_written_takes_no_other_with_it(tmp_path, caplog):
+    store = Store(str(tmp_path / "state.db"), 1e6)
+    for i, fingerprint in enumerate((1, 2**70, 1)):
+        store.add(DecisionRow(f"chatcmpl-{i}", 1.0, "my", fingerprint=fingerprint))
+    asked = store.ask(lambda connection: connection.execute("select id from decision").fetchall())
+    assert {name for (name,) in asked.result(10)} == {"chatcmpl-0", "chatcmpl-2"}
+    assert store.dropped == 1
+    assert "has lost 1 rows" in caplog.text
+    store.close()
+
+
+def test_bytes_that_are_no_text_are_no_answer(served, upstreams):
+    body = json.dumps(completion("A")).encode().replace(b"chatcmpl-upstream", b"\xff")
+    upstreams.says["small"] = _raw(body)
+    assert served.chat("small hello").json["racer"]["failed"] == {"small": "reply"}
+    upstreams.says["small"] = _raw(b'{"error":{"message":"\xff"}}', status=400)
+    response = served.chat("small hello")
+    assert (response.status, response.json["racer"]["failed"]) == (400, {"small": "refused_400"})
+
+
+def test_a_page_is_no_stream(served, upstreams):
+    for says in (
+        _raw(b"<html>log in</html>", "text/html"),
+        _raw(b'{"error":{"message":"no"}}'),
+        _raw(b"\x1f\x8b\x08", "text/event-stream", content_encoding="gzip"),
+    ):
+        upstreams.says["small"] = says
+        response = served.chat("small hello", stream=True)
+        assert response.status == 502
+        assert response.headers["x-racer-guarantee"] == "void"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":null}]}\n\n'],
+        [b'data: {"choices":[{"delta":{}}]}\n\n', b'data: {"error":{"message":"lost"}}\n\n'],
+    ],
+)
+def test_a_stream_that_only_seems_to_end_is_a_lost_call(served, upstreams, pieces):
+    upstreams.says["small"] = pieces
+    before = served.gateway.losses.get("my", (0, 0))
+    response = served.chat("small hello", stream=True)
+    assert b"[DONE]" not in response.content
+    last = json.loads(response.content.strip().split(b"\n\n")[-1].removeprefix(b"data: "))
+    assert last["racer"]["guarantee"] == "void"
+    assert served.gateway.losses["my"] == (before[0] + 1, before[1] + 1)
+
+
+def test_a_stream_may_end_without_the_last_word(served, upstreams):
+    upstreams.says["small"] = [
+        b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":"stop"}]}\r\n\r\n'
+    ]
+    response = served.chat("small hello", stream=True)
+    assert b"error" not in response.content
+
+
+def test_no_promise_is_kept_without_an_answer(served, upstreams):
+    upstreams.says["small"] = slow("A", 5)
+    before = served.gateway.losses.get("my", (0, 0))
+    response = served.chat("small hello", racer={"deadline_ms": 20})
+    assert response.status == 504
+    assert response.headers["x-racer-guarantee"] == "void"
+    assert response.json["racer"]["void"] == ["the request has no answer"]
+    assert served.gateway.losses["my"] == (before[0] + 1, before[1] + 1)
+
+
+def test_an_upstream_that_repeats_its_key_tells_nobody(start, upstreams, monkeypatch):
+    monkeypatch.setenv("A_KEY", "sk-very-secret")
+    made = start(models__small__api_key="${A_KEY}")
+
+    def repeat(_):
+        sent = {name.lower(): value for name, value in upstreams.headers[-1].items()}
+        said = f"bad key: {sent['authorization']}"
+        return web.json_response({"error": {"message": said}}, status=400)
+
+    upstreams.says["small"] = repeat
+    message = made.chat("small hello").json["error"]["message"]
+    assert message.endswith("bad key: Bearer [secret]")
+
+
+_CONFIGURATION = """
+models: {small: {base_url: "http://127.0.0.1:9/v1", %s}}
+routes: {my: {artefact: my.racer}}
+"""
+
+
+def _refused(tmp_path, text, suffix=".yaml"):
+    path = tmp_path / f"gateway{suffix}"
+    path.write_text(text)
+    with pytest.raises(DataError) as refused:
+        load_settings(path)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["[sk-very-secret]", "{a: sk-very-secret}", "12345678", "'${ODD}'"]
+)
+def test_what_is_in_the_place_of_a_secret_is_not_shown(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("ODD", "sk-very-secret\nx")
+    said = _refused(tmp_path, _CONFIGURATION % f"api_key: {value}")
+    assert "$.models.small.api_key" in said
+    assert "very-secret" not in said
+    assert "12345678" not in said
+
+
+def test_an_empty_secret_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMPTY", " ")
+    said = _refused(tmp_path, _CONFIGURATION % 'api_key: "${EMPTY}"')
+    assert "${EMPTY} is empty" in said
+
+
+def test_a_secret_may_end_with_a_line_and_lie_beside_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_KEY", "sk-1234\n")
+    (tmp_path / "key.txt").write_text("sk-5678")
+    path = tmp_path / "gateway.yaml"
+    for reference, key in (("${A_KEY}", "sk-1234"), ("${file:key.txt}", "sk-5678")):
+        path.write_text(_CONFIGURATION % f'api_key: "{reference}"')
+        assert load_settings(path).models["small"].api_key.reveal() == key
+
+
+def test_a_model_may_be_named_as_a_field(tmp_path):
+    path = tmp_path / "gateway.yaml"
+    path.write_text((_CONFIGURATION % "tries: 1").replace("small", "api_key"))
+    assert list(load_settings(path).models) == ["api_key"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("routes: {}\nmodels: {}\nroutes: {}", "the name 'routes' comes twice"),
+        ("models: {a: {tries: 1}, a: {tries: 2}}", "the name 'a' comes twice"),
+        ("models: {on: {}}", "names that are text, got True: put it in quotes - at `$.models`"),
+        ("models: &a {small: *a}", "nested so deeply"),
+        ("[" * 3000, "nested so deeply"),
+        ("server: {host: 2024-13-45}", "must be YAML: month must be in 1..12"),
+        ("models: {a: }}", "expected <block end>, but found '}' (line 1, column 14)"),
+        (_CONFIGURATION % "dollars_in: .inf", "at most 1000000000"),
+        (_CONFIGURATION.replace("/v1", "/v 1") % "tries: 1", "must hold no white space"),
+        (_CONFIGURATION.replace("127.0.0.1", "a..b") % "insecure: true", "https://host/v1: "),
+    ],
+)
+def test_surprises_of_yaml_are_named(tmp_path, text, words):
+    assert words in _refused(tmp_path, text)
+
+
+def test_toml_may_begin_with_a_mark_and_is_not_nested_without_end(tmp_path):
+    path = tmp_path / "gateway.toml"
+    lines = '[models.small]\nbase_url = "http://127.0.0.1:9/v1"\n[routes.my]\nartefact = "a"\n'
+    path.write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert list(load_settings(path).models) == ["small"]
+    assert "nested so deeply" in _refused(tmp_path, f"a = {'[' * 5000}", ".toml")
+
+
+def test_a_client_that_does_not_read_is_let_go(served, upstreams, monkeypatch):
+    """Its request would count as under way for ever, and shut others out."""
+    monkeypatch.setattr(_chat, "_LAST_WORDS_SECONDS", 0.05)
+    upstreams.says["small"] = [b"data: {}\n\n" for _ in range(3)]
+    aborted = []
+
+    class Connection:
+        is_lost, on_leave = False, None
+        transport = SimpleNamespace(abort=lambda: aborted.append(True))
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def ask():
+        body = (_ASK % ',"stream":true,"racer":{"deadline_ms":50}').encode()
+        head = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+        path = "/v1/chat/completions"
+        scope = {"type": "http", "method": "POST", "path": path, "headers": head}
+        scope[CONNECTION] = Connection()
+
+        async def receive():
+            return {"type": "http.request", "body": body}
+
+        await asyncio.wait_for(served.app(scope, receive, send), 10)
+
+    served.run(ask())
+    assert aborted == [True]
+    assert served.gateway.in_flight == 0
+
+
+def test_a_request_that_offers_another_protocol_keeps_its_body(served):
+    """The client of Java offers HTTP/2 in every request."""
+    body = (_ASK % "").encode()
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nUpgrade: h2c\r\n"
+        b"connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAE\r\n"
+        b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    )
+
+    async def ask(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        await asyncio.sleep(0.05)
+        writer.write(body)
+        answer = await asyncio.wait_for(reader.read(12), 10)
+        writer.close()
+        return answer
+
+    with listens(served, header_seconds=30) as port:
+        assert served.run(ask(port)) == b"HTTP/1.1 200"
+
+
+def test_a_fault_while_artefacts_are_read_again_ends_nothing(caplog):
+    async def reload():
+        raise KeyError("odd")
+
+    asyncio.run(_server._reloaded(SimpleNamespace(ready=True, reload=reload)))
+    assert "the artefact in use stays" in caplog.text
+    caplog.clear()
+    asyncio.run(_server._reloaded(SimpleNamespace(ready=False, reload=reload)))
+    assert caplog.text == ""
+
+
+def test_labels_of_no_model_keep_no_others_out(served):
+    name = served.chat("small hello").json["id"]
+    response = served.ask("POST", "/v1/feedback", {"id": name, "correct": {}})
+    assert response.status == 400
+    assert "correct must say 0 or 1 of models" in response.json["error"]["message"]
+    said = {"id": name, "correct": {"small": 1}}
+    assert served.ask("POST", "/v1/feedback", said).json["new"]
+
+
+def test_two_gateways_cannot_open_the_same_port():
+    first = _server.listening("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    with pytest.raises(OSError, match=f"Address already in use: 127.0.0.1:{port}"):
+        _server.listening("127.0.0.1", port)
+    first.close()
