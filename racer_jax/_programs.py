@@ -33,6 +33,7 @@ _HERE = Path(__file__).parent
 _LOADED: dict[str, jax.stages.Compiled] = {}
 _SMALL_TOO: list[bool] = []  # true once in it
 _UNTRIED: set[str] = set()  # those of the disk that have not run yet
+_UNWRITTEN: set[Path] = set()  # folders that a warning has named
 _LOCKS: defaultdict[str, Lock] = defaultdict(Lock)
 # Settings under which a call of a compiled program does other than a call of the jitted function.
 _PLAIN = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs", "jax_debug_key_reuse")
@@ -312,9 +313,12 @@ def _keep(path: Path, program: jax.stages.Compiled) -> None:
         temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))
         os.replace(temporary, path)
     except Exception as error:
-        _warn(f"a compiled program cannot be kept in {path.parent}: each process makes it", error)
         with suppress(OSError):
             temporary.unlink()
+        if path.parent not in _UNWRITTEN:
+            _UNWRITTEN.add(path.parent)
+            where = f"compiled programs cannot be kept in {path.parent}"
+            _warn(f"{where}: each process makes them", error)
 
 
 def _warn(what: str, error: Exception) -> None:

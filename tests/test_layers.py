@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "studies",
         "shtab plotly tqdm",
     ),
-    "batch": ("core encoders racer", ""),
+    "batch": ("core encoders racer", "pyarrow"),  # where Arrow asks for the type of a column
     "__main__": ("cli studies", ""),
     "__init__": ("core racer data serving", ""),
 }

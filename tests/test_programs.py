@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from functools import partial
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(_programs, "_LOADED", {})
     monkeypatch.setattr(_programs, "_UNTRIED", set())
     monkeypatch.setattr(_programs, "_SMALL_TOO", [])
+    monkeypatch.setattr(_programs, "_UNWRITTEN", set())
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     with jax.debug_key_reuse(False):  # under which the function is called
@@ -152,6 +154,9 @@ def test_a_program_that_cannot_be_written_runs_and_says_so(folder, monkeypatch):
     assert function(x) == [0, 3, 6]
     assert function.traces == 1
     assert not list(folder.glob("racer_jax-*"))
+    with warnings.catch_warnings():  # a second program of the folder is no news
+        warnings.simplefilter("error")
+        assert function(x, power=2) == [0, 9, 18]
 
 
 # --- a machine with an accelerator ----------------------------------------------------------------
@@ -195,6 +200,7 @@ def test_a_program_goes_where_jax_was_asked_to_compute(monkeypatch):
 
 SECOND = """
 import sys
+import warnings
 import jax
 import numpy as np
 jax.config.update("jax_num_cpu_devices", 2)

@@ -6,9 +6,10 @@ pieces of one length, the last one filled up, so that a worker compiles one prog
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,35 @@ def _loaded(artefact: str, alpha: str | None, changed: int) -> "Racer":
     """The racer of an artefact as it was at a time, at its own level or another."""
     from racer_jax.racer.racer import Racer
 
-    racer = Racer.load(artefact)
-    return racer if alpha is None else racer.at(alpha)
+    if alpha is not None:  # several levels share one encoder, and its memory
+        return _loaded(artefact, None, changed).at(alpha)
+    return Racer.load(artefact)
+
+
+class _Rows(list[Any]):
+    """A column of results, of one type in Arrow whatever its rows are.
+
+    Arrow reads the type of a plain list from its values. A batch without rows, or one whose rows
+    all call no model, would then be of another type than the next batch, and the two could not
+    stand in one table or in the files of one data set.
+    """
+
+    def __init__(self, kind: str, is_list: bool) -> None:
+        super().__init__()
+        self.kind, self.is_list = kind, is_list
+
+    def __arrow_array__(self, type: Any = None) -> Any:
+        import pyarrow
+
+        if type is None:
+            kind = pyarrow.type_for_alias(self.kind)
+            type = pyarrow.list_(kind) if self.is_list else kind
+        return pyarrow.array(list(self), type)
 
 
 def _values(column: Any) -> list[Any]:
-    """A column of any library as a list: of Arrow, NumPy, pandas, or a sequence."""
-    for name in ("to_pylist", "tolist"):
+    """A column of any library as a list: of Arrow, NumPy, pandas, Polars, or a sequence."""
+    for name in ("to_pylist", "tolist", "to_list"):
         if hasattr(column, name):
             values: list[Any] = getattr(column, name)()
             return values
@@ -79,13 +102,36 @@ def _column(columns: Any, name: str) -> Any:
     """A column of a mapping, a data frame or an Arrow batch.
 
     Raises:
-      ValueError: If there is none of that name.
+      TypeError: If these are no columns, or there is one value in the place of a column.
+      ValueError: If there is none of that name, or more than one.
     """
-    known = getattr(columns, "column_names", None)  # of Arrow
-    known = list(columns if known is None else known)
-    if name not in known:
-        raise ValueError(f"columns must hold {name!r}, got {', '.join(map(repr, known))}")
-    return columns[name]
+    known = columns
+    if not isinstance(columns, Mapping):  # of Arrow, then of pandas and Polars
+        known = getattr(columns, "column_names", getattr(columns, "columns", None))
+    if known is None:
+        raise TypeError(
+            "columns must be a mapping of names to columns, a data frame or an Arrow batch, got "
+            f"{type(columns).__name__}"
+        )
+    known = list(known)
+    if known.count(name) != 1:
+        often = f" once, got it {known.count(name)} times" if name in known else ""
+        raise ValueError(
+            f"columns must hold {name!r}{often or ', got ' + ', '.join(map(repr, known))}"
+        )
+    column = columns[name]
+    if isinstance(column, str | bytes):
+        raise TypeError(
+            f"column {name!r} must hold a value for each of several queries, got the one string "
+            f"{column!r}: give a batch of rows (`Dataset.map` does with batched=True)"
+        )
+    return column if hasattr(column, "__len__") else list(column)
+
+
+def _group(value: Any) -> Any:
+    """A group, None where a library wrote that there is none: a NaN, or the NA of pandas."""
+    is_absent = isinstance(value, float) and value != value
+    return None if is_absent or type(value).__name__ == "NAType" else value
 
 
 @dataclass(frozen=True)
@@ -99,29 +145,64 @@ class _Batch:
     rows: int = 256
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
+        try:
+            is_positive = index(self.rows) > 0
+        except TypeError:
+            raise TypeError(f"rows must be an integer, got {self.rows!r}") from None
+        if not is_positive:
             raise ValueError(f"rows must be at least 1, got {self.rows}")
+        if isinstance(self.keep, str):
+            raise TypeError(
+                f"keep must be a sequence of names, got a single string; pass [{self.keep!r}]"
+            )
+        for name in self.keep:
+            if name in self._results():
+                raise ValueError(
+                    f"keep must not name {name!r}: the result has a column of that name; rename "
+                    "the one that is to be kept"
+                )
         # As text: a path of one machine's kind pickles as a class that another does not have.
-        object.__setattr__(self, "artefact", os.fspath(self.artefact))
+        object.__setattr__(self, "artefact", os.fsdecode(self.artefact))
+
+    def _results(self) -> dict[str, _Rows]:
+        """The columns of the result, without rows, those that are kept left out."""
+        return {}
 
     def _racer(self, alpha: str | None = None) -> "Racer":
         path = Path(self.artefact)
         changed = path.stat().st_mtime_ns if path.exists() else 0
         return _loaded(str(self.artefact), alpha, changed)
 
-    def _kept(self, columns: Any) -> dict[str, Any]:
-        return {name: _column(columns, name) for name in self.keep}
+    def _read(self, columns: Any) -> tuple[list[str], list[str | None] | None, dict[str, Any]]:
+        """The texts, their groups, and the columns that are passed on, all of one length."""
+        from racer_jax.encoders.base import check_texts
+        from racer_jax.racer.unknown_groups import check_groups
 
-    def _pieces(self, columns: Any) -> Iterator[tuple[list[str], list[str | None] | None, int]]:
+        texts = _values(_column(columns, self.text))
+        texts = check_texts(texts) if texts else []
+        groups = None
+        if self.group is not None:
+            groups = [_group(value) for value in _values(_column(columns, self.group))]
+            check_groups(self._of_all(groups, self.group, len(texts)))
+        further = {n: self._of_all(_column(columns, n), n, len(texts)) for n in self.keep}
+        return texts, groups, further
+
+    def _of_all(self, column: Any, name: str, num: int) -> Any:
+        """The column, where it has as many rows as there are queries."""
+        if len(column) != num:
+            raise ValueError(
+                f"column {name!r} must hold a value for each of the {num} queries of "
+                f"{self.text!r}, got {len(column)}"
+            )
+        return column
+
+    def _pieces(
+        self, texts: list[str], groups: list[str | None] | None
+    ) -> Iterator[tuple[list[str], list[str | None] | None, int]]:
         """Texts and groups of one length, the first repeated where there are fewer.
 
         The number is that of the rows that are meant.
         """
-        from racer_jax.encoders.base import check_texts
-
-        texts = _values(_column(columns, self.text))
-        texts = check_texts(texts) if texts else []
-        groups = None if self.group is None else _values(_column(columns, self.group))
         for start in range(0, len(texts), self.rows):
             piece = texts[start : start + self.rows]
             absent = self.rows - len(piece)
@@ -148,13 +229,22 @@ class RouteBatch(_Batch):
       alpha: Another risk level than the artefact's.
 
     Raises:
-      ValueError: If `rows` is below 1.
+      TypeError: If `rows` is no integer, or `keep` a single string.
+      ValueError: If `rows` is below 1, or `keep` names a column of the result.
 
     >>> RouteBatch("my.racer", keep=["id"])
     RouteBatch(artefact='my.racer', text='text', group=None, keep=['id'], rows=256, alpha=None)
     """
 
     alpha: str | None = None
+
+    def _results(self) -> dict[str, _Rows]:
+        return {
+            "models": _Rows("string", True),
+            "reason": _Rows("string", False),
+            "threshold": _Rows("float64", False),
+            "scores": _Rows("float64", True),
+        }
 
     def __call__(self, columns: Any) -> dict[str, Any]:
         """Routes a batch.
@@ -170,14 +260,13 @@ class RouteBatch(_Batch):
         Raises:
           DataError: If the artefact cannot be read.
           NotCalibratedError: If it is not calibrated.
-          TypeError: If a text is not a string.
-          ValueError: If a column is absent, or a text is empty.
+          TypeError: If a text or a group is not a string.
+          ValueError: If a column is absent or of another length, or a text is empty.
         """
-        further = self._kept(columns)
+        queries, of_groups, further = self._read(columns)
         racer = self._racer(self.alpha)
-        names = ("models", "reason", "threshold", "scores")
-        result: dict[str, Any] = {name: [] for name in names}
-        for texts, groups, num in self._pieces(columns):
+        result = self._results()
+        for texts, groups, num in self._pieces(queries, of_groups):
             routed = racer.route(texts, groups)
             for order, sets in zip(routed.order[:num].tolist(), routed.sets[:num], strict=True):
                 result["models"].append([racer.models[j] for j in order if sets[j]])
@@ -206,6 +295,10 @@ class ScoreBatch(_Batch):
 
     correct: str | None = None
 
+    def _results(self) -> dict[str, _Rows]:
+        lists = {name: _Rows("float64", True) for name in ("scores", "nonconformity")}
+        return lists if self.correct is None else {**lists, "critical": _Rows("float64", False)}
+
     def __call__(self, columns: Any) -> dict[str, Any]:
         """Scores a batch.
 
@@ -219,31 +312,32 @@ class ScoreBatch(_Batch):
 
         Raises:
           DataError: If the artefact cannot be read.
-          TypeError: If a text is not a string.
-          ValueError: If a column is absent, a text is empty, labels do not fit, or the racer has no
-            router of its own.
+          TypeError: If a text or a group is not a string.
+          ValueError: If a column is absent or of another length, a text is empty, labels do not
+            fit, or the racer has no router of its own.
         """
         import numpy as np
 
+        queries, of_groups, further = self._read(columns)
         racer = self._racer()
         if racer.scorer is None:
             raise ValueError(f"the racer of {self.artefact} has no router of its own")
         right = None
         if self.correct is not None:
             right = labels_of(_column(columns, self.correct), self.correct, racer.models)
-            num = len(_column(columns, self.text))
+            num = len(queries)
             if len(right) != num:
                 raise ValueError(
                     f"column {self.correct!r} must hold labels of each of the {num} queries, got "
                     f"{len(right)}"
                 )
-        result: dict[str, Any] = {"scores": [], "nonconformity": []}
-        for texts, groups, num in self._pieces(columns):
+        result = self._results()
+        for texts, groups, num in self._pieces(queries, of_groups):
             measured = racer.scorer(texts, racer.nonconformity, racer.null, groups)
             result["scores"] += measured.scores[:num].tolist()
             result["nonconformity"] += measured.nonconformity[:num].tolist()
         if right is not None:
             truth = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
             entries = np.array(result["nonconformity"], np.float32).reshape(truth.shape)
-            result["critical"] = np.where(truth, entries, np.float32(np.inf)).min(axis=1).tolist()
-        return {**self._kept(columns), **result}
+            result["critical"] += np.where(truth, entries, np.float32(np.inf)).min(axis=1).tolist()
+        return {**further, **result}

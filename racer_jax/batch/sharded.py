@@ -10,6 +10,7 @@ do, and nothing is sorted, sampled or sent.
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -29,21 +30,26 @@ class Bucket(NamedTuple):
         alpha is below 1 / (n + 1).
       rank: The threshold's rank within the bucket, from 1.
       num: n, the critical scores in all.
+      size: How many of them are in the bucket, which the second pass must count again; None where
+        that is not known.
     """
 
     number: int | None
     rank: int
     num: int
+    size: int | None = None
 
 
 def _keys(critical: ArrayLike) -> np.ndarray:
     """Unsigned integers in the order of the scores; -0 and 0 are the same number."""
     values = np.asarray(critical)
-    if values.dtype.kind != "f":
+    if not jnp.issubdtype(values.dtype, jnp.floating):  # bfloat16 is of no kind of NumPy's
         raise TypeError(f"critical scores must be floating, got dtype {values.dtype}")
     values = values.astype(np.float32).ravel()
     if np.isnan(values).any():
         raise ValueError("critical scores must not be NaN")
+    if np.ma.is_masked(critical):  # a null of DuckDB, over a number that means nothing
+        raise ValueError("critical scores must not be null, got a masked one")
     bits = np.where(values == 0, np.float32(0), values).view(np.uint32)
     # The sign bit is turned; of negative numbers all others too, as they order the other way.
     return np.asarray(bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(1 << 31)))
@@ -59,7 +65,7 @@ def count_buckets(critical: ArrayLike) -> np.ndarray:
 
     Raises:
       TypeError: If they are not floating.
-      ValueError: If one is NaN.
+      ValueError: If one is NaN or masked.
     """
     return np.bincount(_keys(critical) >> _HALF, minlength=NUM_BUCKETS)
 
@@ -74,18 +80,32 @@ def bucket_of_threshold(counts: np.ndarray, alpha: Level) -> Bucket:
       alpha: The risk level.
 
     Raises:
-      ValueError: If there is no critical score, or alpha is out of range.
+      ValueError: If there is no critical score, alpha is out of range, or these are no such counts.
     """
+    counts = _summed(counts)
     num = int(counts.sum())
     if num < 1:
         raise ValueError("there must be at least one critical score, got none")
     budget = int(miss_budget(alpha, num))
     if budget < 0:
-        return Bucket(None, 0, num)
+        return Bucket(None, 0, num, 0)
     rank = num - budget
     up_to = np.cumsum(counts)
     number = int(np.searchsorted(up_to, rank))
-    return Bucket(number, rank - int(up_to[number] - counts[number]), num)
+    size = int(counts[number])
+    return Bucket(number, rank - int(up_to[number]) + size, num, size)
+
+
+def _summed(counts: ArrayLike) -> np.ndarray:
+    """The sum of the counts of all shards; the sum of none is 0."""
+    values = np.asarray(counts)
+    if values.ndim == 0 and values == 0:
+        return np.zeros(NUM_BUCKETS, np.int64)
+    if values.shape != (NUM_BUCKETS,):
+        raise ValueError(
+            f"counts must have shape ({NUM_BUCKETS},), added up over the shards, got {values.shape}"
+        )
+    return values
 
 
 def count_within(critical: ArrayLike, bucket: Bucket) -> np.ndarray:
@@ -117,14 +137,16 @@ def threshold_in_bucket(counts: np.ndarray, bucket: Bucket) -> np.float32:
       bucket: The bucket that was counted.
 
     Raises:
-      ValueError: If the counts are not of the bucket's scores: the shards have changed.
+      ValueError: If there are more or fewer than the first pass counted: the shards have changed.
     """
     if bucket.number is None:
         return np.float32(np.inf)
-    up_to = np.cumsum(counts)
-    if up_to[-1] < bucket.rank:
+    up_to = np.cumsum(_summed(counts))
+    is_other = bucket.size is not None and up_to[-1] != bucket.size
+    if is_other or up_to[-1] < bucket.rank:
+        number = f"at least {bucket.rank}" if bucket.size is None else str(bucket.size)
         raise ValueError(
-            f"the second pass must count at least {bucket.rank} scores of the bucket, got "
+            f"the second pass must count {number} scores of the bucket, as the first did, got "
             f"{up_to[-1]}: both passes must read the same shards"
         )
     key = np.uint32((bucket.number << _HALF) | int(np.searchsorted(up_to, bucket.rank)))
@@ -147,7 +169,8 @@ def threshold_of_shards(shards: Callable[[], Iterable[ArrayLike]], alpha: Level)
 
     Raises:
       TypeError: If critical scores are not floating.
-      ValueError: If there are none, one is NaN, alpha is out of range, or the shards change.
+      ValueError: If there are none, one is NaN, alpha is out of range, or the shards hold another
+        number of scores the second time, in all or in the bucket of the threshold.
 
     References:
       Eq. 6 of the paper: the k-th smallest of n critical scores, k = n - floor(alpha (n + 1)) + 1.
@@ -162,6 +185,13 @@ def threshold_of_shards(shards: Callable[[], Iterable[ArrayLike]], alpha: Level)
     bucket = bucket_of_threshold(counts, alpha)
     within = np.zeros(NUM_BUCKETS, np.int64)
     if bucket.number is not None:
+        num = 0
         for shard in shards():
             within += count_within(shard, bucket)
+            num += np.size(shard)
+        if num != bucket.num:
+            raise ValueError(
+                f"both passes must read the same shards, got {bucket.num} scores first and then "
+                f"{num}"
+            )
     return threshold_in_bucket(within, bucket)

@@ -46,6 +46,10 @@ class NotCalibratedError(ValueError):
 
     def __init__(self, step: str) -> None:
         super().__init__(f"{step} needs a threshold: call calibrate(table, alpha) first")
+        self._step = step
+
+    def __reduce__(self) -> tuple[type["NotCalibratedError"], tuple[str]]:
+        return NotCalibratedError, (self._step,)
 
 
 class ForkedError(RuntimeError):
@@ -59,6 +63,10 @@ class ForkedError(RuntimeError):
             "this process was forked after JAX was used, and JAX would wait in it for ever: start "
             "workers by multiprocessing.get_context('spawn') and call Racer.load in each"
         )
+
+    def __reduce__(self) -> tuple[type["ForkedError"], tuple[()]]:
+        # A pool sends it from the worker it is raised in; one that cannot be read stops the pool.
+        return ForkedError, ()
 
 
 class OverlapError(ValueError):

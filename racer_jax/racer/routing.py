@@ -13,6 +13,7 @@ from racer_jax.racer.decision import Decisions, Groups, Rule, decide
 from racer_jax.racer.fingerprints import text_ties
 from racer_jax.racer.score_orders import measure_by
 from racer_jax.racer.state import RacerState
+from racer_jax.racer.unknown_groups import check_groups
 from racer_jax.routers.scores import Scores
 
 
@@ -109,6 +110,7 @@ def _one_for_each(groups: Groups, num: int) -> Sequence[str | None] | None:
         raise ValueError(
             f"groups must name one group for each of the {num} queries, got {len(names)}"
         )
+    check_groups(() if names is None else names)
     return names
 
 

@@ -37,6 +37,19 @@ def check_unknown_group(policy: str) -> None:
         raise ValueError(f"unknown_group must be one of {UNKNOWN_GROUP}, got {policy!r}")
 
 
+def check_groups(names: Sequence[object]) -> None:
+    """Refuses groups that are no names: a number that is one elsewhere would be an unknown group.
+
+    Use this when the groups of queries come from a caller.
+
+    Raises:
+      TypeError: If one is neither a string nor None.
+    """
+    for row, name in enumerate(names):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"groups must be strings or None, got {name!r} for query {row}")
+
+
 def handle_unknown(
     calibration: object, policy: str, known: Sequence[str], names: Iterable[str | None]
 ) -> None:

@@ -53,6 +53,9 @@ class TrainingDivergedError(ValueError):
         self.step = step
         self.checkpoint = checkpoint
 
+    def __reduce__(self) -> tuple[type["TrainingDivergedError"], tuple[int, str | None]]:
+        return TrainingDivergedError, (self.step, self.checkpoint)
+
 
 @dataclass(frozen=True)
 class TrainingReport:

@@ -2,23 +2,31 @@
 
 import os
 import sys
+from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import jax
+
+# As large as most programs are.
+_ROOM = 1 << 20
 
 
 def cache_folder() -> Path:
     """The folder for compiled code: `$RACER_JAX_CACHE/compiled`, or in the user's cache folder.
 
     Use this when something is kept between runs.
+
+    Raises:
+      RuntimeError: If no variable names a folder, and the user has no home.
     """
-    home = os.environ.get("RACER_JAX_CACHE")
-    base = (
-        Path(home)
-        if home
-        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "racer_jax"
-    )
-    return base / "compiled"
+    if named := os.environ.get("RACER_JAX_CACHE"):
+        return Path(named) / "compiled"
+    users = os.environ.get("XDG_CACHE_HOME", "")
+    # An empty or relative path counts as none, as the standard of this variable has it: else a
+    # folder would be made wherever the program happens to run.
+    base = Path(users) if os.path.isabs(users) else Path.home() / ".cache"
+    return base / "racer_jax" / "compiled"
 
 
 def use_compilation_cache(folder: str | Path | None) -> None:
@@ -32,21 +40,51 @@ def use_compilation_cache(folder: str | Path | None) -> None:
     Args:
       folder: Where, in a folder for each version of Python; when None, the folder that JAX is
         configured to use already, as it is, else `cache_folder()`. It is made where it is absent,
-        and where nothing can be written into it nothing is kept.
+        and where nothing can be written into it, or the user has no home, nothing is kept. On a
+        full disk what is kept already is read.
     """
     configured = getattr(jax.config, "jax_compilation_cache_dir", None)
-    if folder is None and configured:
-        folder = configured
-    else:
-        # From 3.14 on Python has another compression, which JAX then uses under the same names:
-        # one version could not read what another has kept, and would compile in every run.
-        folder = Path(folder or cache_folder()) / str(sys.implementation.cache_tag)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError:
+        if folder is None and configured:
+            folder = Path(configured)
+        else:
+            # From 3.14 on Python has another compression, which JAX then uses under the same names:
+            # one version could not read what another has kept, and would compile in every run.
+            folder = Path(folder or cache_folder()) / str(sys.implementation.cache_tag)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
         return
     if not os.access(folder, os.W_OK):
         return
+    _remove_empty(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # JAX leaves a part of a program on a full disk, and warns of it in every later process.
+    jax.config.update(
+        "jax_persistent_cache_min_compile_time_secs", 0.0 if _has_room(folder) else inf
+    )
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes programs that were never written, as of a process that was killed.
+
+    JAX neither reads such a file nor writes it again.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_program = entry.name.endswith("-cache") and entry.is_file(follow_symlinks=False)
+            if is_program and entry.stat().st_size == 0:
+                os.unlink(entry)
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a program can be written; a full disk or a quota shows by writing alone."""
+    trial = folder / f"racer_jax-{os.urandom(4).hex()}.trial"
+    try:
+        trial.write_bytes(bytes(_ROOM))
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            trial.unlink()
+    return True

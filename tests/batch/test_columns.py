@@ -1,5 +1,7 @@
 """A batch of columns gives row by row what `Racer.route` decides, whatever cuts and holds it."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +14,44 @@ from racer_jax.racer.errors import ArtefactError
 
 pytestmark = pytest.mark.long  # an artefact is trained first
 ROWS = 16
+
+
+class AsPolars:
+    """A frame as Polars has it: iteration gives the columns, and they do not compare to a truth."""
+
+    class Series:
+        def __init__(self, values):
+            self.values = values
+
+        def __eq__(self, other):
+            return self
+
+        def __bool__(self):
+            raise TypeError("the truth value of a Series is ambiguous")
+
+        def __len__(self):
+            return len(self.values)
+
+        def __iter__(self):
+            return iter(self.values)
+
+        def to_list(self):
+            return list(self.values)
+
+    def __init__(self, columns):
+        self.held = {name: self.Series(values) for name, values in columns.items()}
+        self.columns = list(columns)
+
+    def __iter__(self):
+        return iter(self.held.values())
+
+    def __getitem__(self, name):
+        return self.held[name]
+
+
+def strings(columns):
+    """The columns of strings by name."""
+    return [(name, columns[name]) for name in ("id", "text", "group")]
 
 
 def check(queries, result):
@@ -41,8 +81,29 @@ def route(queries):
         pd.DataFrame,
         pa.table,
         lambda columns: pa.RecordBatch.from_pydict(columns),
+        lambda columns: {name: iter(values) for name, values in columns.items()},
+        lambda columns: {
+            name: np.array(columns[name], np.dtypes.StringDType())
+            for name in ("id", "text", "group")
+        },
+        lambda columns: pa.table({n: pa.array(v).dictionary_encode() for n, v in strings(columns)}),
+        lambda columns: pa.table({n: pa.array(v, pa.large_string()) for n, v in strings(columns)}),
+        lambda columns: pa.table({n: pa.array(v, pa.string_view()) for n, v in strings(columns)}),
+        lambda columns: pa.record_batch(
+            {n: pa.array(["", *v, ""]).slice(1, len(v)) for n, v in strings(columns)}
+        ),
+        lambda columns: pa.concat_tables(
+            [pa.table(columns).slice(first, num) for first, num in ((0, 7), (7, 0), (7, 43))]
+        ),
+        lambda columns: pd.DataFrame(dict(strings(columns))).astype("category"),
+        lambda columns: pd.DataFrame(columns, index=range(len(columns["id"]))[::-1]),
+        lambda columns: AsPolars(columns),
     ],
-    ids=["lists", "NumPy", "pandas", "Arrow table", "Arrow batch"],
+    ids=[
+        *("lists", "NumPy", "pandas", "Arrow table", "Arrow batch", "iterators", "NumPy's strings"),
+        *("dictionaries", "large strings", "views of strings", "slices", "chunks", "categories"),
+        *("shuffled index", "as Polars"),
+    ],
 )
 def test_columns_of_any_library(queries, route, held_as):
     check(queries, route(held_as(queries.columns)))
@@ -104,6 +165,10 @@ def test_scores_and_critical_scores(queries):
         ({"keep": ["name"]}, ValueError, "columns must hold 'name'"),
         ({"artefact": "nowhere.racer"}, ArtefactError, "nowhere.racer: folder not found"),
         ({"rows": 0}, ValueError, "rows must be at least 1, got 0"),
+        ({"rows": 1.5}, TypeError, "rows must be an integer, got 1.5"),
+        ({"rows": "16"}, TypeError, "rows must be an integer, got '16'"),
+        ({"keep": "id"}, TypeError, r"got a single string; pass \['id'\]"),
+        ({"keep": ["id", "models"]}, ValueError, "keep must not name 'models': the result has"),
     ],
 )
 def test_what_is_wrong_is_named(queries, change, error, match):
@@ -115,6 +180,69 @@ def test_a_text_that_is_none(queries, route):
     columns = dict(queries.columns, text=[*queries.columns["text"][:-1], None])
     with pytest.raises(TypeError, match=r"texts must be strings, got NoneType at \[49\]"):
         route(columns)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"group": ["a"] * 60}, ValueError, "'group' must hold a value for each of the 50 .* 60"),
+        ({"group": ["a"] * 49}, ValueError, "'group' must hold a value for each of the 50 .* 49"),
+        ({"id": ["a"] * 51}, ValueError, "'id' must hold a value for each of the 50 .* got 51"),
+        ({"text": "What is 2 + 2?"}, TypeError, "got the one string 'What is .* batched=True"),
+        ({"group": "a"}, TypeError, "column 'group' must hold a value for each of several"),
+        (
+            {"group": [*["a"] * 49, 7]},
+            TypeError,
+            "groups must be strings or None, got 7 for que.* 49",
+        ),
+    ],
+)
+def test_columns_that_do_not_fit_together(queries, change, error, match):
+    route = RouteBatch(queries.artefact, group="group", keep=["id"], rows=25)
+    with pytest.raises(error, match=match):
+        route(queries.columns | change)
+
+
+def test_columns_that_are_none(queries, route):
+    rows = pa.table(queries.columns).to_pylist()
+    with pytest.raises(TypeError, match=r"columns must be a mapping of names .*, got list"):
+        route(rows)
+    frame = pd.DataFrame(queries.columns)
+    twice = pd.concat([frame, frame[["text"]]], axis=1)
+    for columns in (twice, pa.Table.from_arrays([*pa.table(queries.columns)] * 2, [*frame] * 2)):
+        with pytest.raises(ValueError, match="columns must hold 'text' once, got it 2 times"):
+            RouteBatch(queries.artefact, rows=ROWS)(columns)
+
+
+@pytest.mark.filterwarnings("ignore::racer_jax.racer.errors.UnknownGroupWarning")
+@pytest.mark.parametrize(
+    "kind", ["str", "string", "category", "object", pd.ArrowDtype(pa.string())], ids=str
+)
+def test_a_group_that_is_null(queries, route, kind):
+    """Each library writes its nulls in its own way, and all of them are no group."""
+    groups = [None if i % 3 else name for i, name in enumerate(queries.columns["group"])]
+    expected = queries.racer.route(queries.columns["text"], groups)
+    frame = pd.DataFrame(queries.columns | {"group": pd.Series(groups, dtype=kind)})
+    routed = route(frame)
+    assert routed["models"] == [list(decision.models) for decision in expected]
+    assert routed["reason"] == [str(decision.reason) for decision in expected]
+
+
+def test_batches_have_one_arrow_type_whatever_their_rows_are(queries):
+    """One whose rows all call no model or that has no rows stands in a table with the others."""
+    route = RouteBatch(queries.artefact, group="group", rows=ROWS, alpha="0.9")
+    table = pa.table(queries.columns)
+    score = ScoreBatch(queries.artefact, group="group", rows=ROWS, correct="correct")
+    routed = pa.table(route(table))
+    assert max(map(len, routed["models"].to_pylist())) == 0
+    expected = {"models": "list<item: string>", "reason": "string", "threshold": "double"}
+    expected["scores"] = "list<item: double>"
+    assert {field.name: str(field.type) for field in routed.schema} == expected
+    sent = pickle.loads(pickle.dumps(route(table.slice(0, 0))))
+    for batch in (sent, RouteBatch(queries.artefact, group="group", rows=ROWS)(table)):
+        assert pa.table(batch).schema == routed.schema
+    assert pa.table(route(table), schema=routed.schema) == routed
+    assert pa.table(score(table.slice(0, 0))).schema == pa.table(score(table)).schema
 
 
 def test_labels_of_another_pool(queries):

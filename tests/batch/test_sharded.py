@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +66,8 @@ def test_an_alpha_that_no_threshold_keeps_reads_the_shards_once():
         ([], ValueError, "at least one critical score, got none"),
         ([np.float32([np.nan])], ValueError, "must not be NaN"),
         ([np.arange(3)], TypeError, "must be floating, got dtype int64"),
+        ([np.ma.masked_array([0.5, 9.0], [False, True])], ValueError, "must not be null"),
+        ([pa.array([0.5, None])], ValueError, "must not be NaN"),
     ],
 )
 def test_what_is_no_score_is_refused(shards, error, match):
@@ -76,6 +79,61 @@ def test_shards_that_change_between_the_passes_are_noticed():
     bucket = bucket_of_threshold(count_buckets(np.float32([0.25, 0.5, 0.75])), 0.5)
     with pytest.raises(ValueError, match="both passes must read the same shards"):
         threshold_in_bucket(count_within(np.float32([9.0]), bucket), bucket)
+    more = count_within(np.float32([0.5, 0.5]), bucket)
+    with pytest.raises(ValueError, match=r"must count 1 scores of the bucket, .* got 2"):
+        threshold_in_bucket(more, bucket)
+    of_unknown_size = bucket._replace(size=None)
+    assert threshold_in_bucket(more, of_unknown_size) == 0.5
+    with pytest.raises(ValueError, match=r"at least 1 scores of the bucket, .* got 0"):
+        threshold_in_bucket(count_within(np.float32([9.0]), bucket), of_unknown_size)
+
+
+@pytest.mark.parametrize(
+    "second", [[], [[0.25, 0.5]], [[0.25, 0.5, 0.75, 9.0]], [[0.25, 0.5, 0.75]] * 2]
+)
+def test_another_number_of_scores_in_the_second_pass_is_noticed(second):
+    passes = iter([[[0.25, 0.5, 0.75]], second])
+    with pytest.raises(ValueError, match="the same shards, got 3 scores first and then"):
+        threshold_of_shards(lambda: next(passes), 0.5)
+
+
+def test_an_iterator_that_ends_after_the_first_pass():
+    once = iter([[0.25, 0.5, 0.75]])
+    with pytest.raises(ValueError, match="got 3 scores first and then 0"):
+        threshold_of_shards(lambda: once, 0.5)
+
+
+@pytest.mark.parametrize(
+    "held_as",
+    [
+        lambda x: jnp.asarray(x, jnp.bfloat16),
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(np.float64) * 1e-45,
+        lambda x: (x * 99).astype(np.int32).astype(np.float32) * -np.float32(1e-45),
+        lambda x: np.where(x > 0.5, np.float32(0), np.float32(-0.0)),
+        lambda x: np.where(x > 0.5, np.float32(np.inf), -x),
+        lambda x: x.astype(">f4")[::-1],
+    ],
+    ids=["bfloat16", "float16", "float64", "subnormal", "zeros", "infinite", "foreign"],
+)
+@pytest.mark.parametrize("alpha", ["0.01", "0.1", "0.5", "0.99"])
+def test_what_calibrate_takes_is_taken(held_as, alpha):
+    import racer_jax
+
+    critical = held_as(np.random.default_rng(1).random(120).astype(np.float32))
+    shards = [critical[:1], critical[1:1], critical[1:77], critical[77:]]
+    native = np.asarray(critical)
+    expected = racer_jax.calibrate(native.astype(native.dtype.newbyteorder("=")), alpha)
+    assert threshold_of_shards(lambda: shards, alpha) == np.float32(expected)
+
+
+def test_counts_that_were_not_added_up_are_refused():
+    shards = [count_buckets([0.25, 0.5])] * 2
+    with pytest.raises(ValueError, match="added up over the shards, got \\(2, 65536\\)"):
+        bucket_of_threshold(np.stack(shards), 0.5)
+    with pytest.raises(ValueError, match="at least one critical score, got none"):
+        bucket_of_threshold(sum(map(count_buckets, [])), 0.5)
+    assert bucket_of_threshold(sum(shards).tolist(), 0.5).num == 4
 
 
 @pytest.mark.slow

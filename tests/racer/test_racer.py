@@ -379,6 +379,12 @@ def test_an_unknown_group_calls_every_model(racer, groups):
     assert "Call every model" in decisions[0].explain()
 
 
+@pytest.mark.parametrize("group", [1, 0.5, float("nan"), b"z", ["z"], True], ids=repr)
+def test_a_group_that_is_no_string_is_refused(racer, group):
+    with pytest.raises(TypeError, match=r"groups must be strings or None, got .* for query 1"):
+        racer.at(0.2).route_scores(np.full((2, 3), 0.5, np.float32), ["z", group])
+
+
 def test_it_abstains_where_nothing_is_plausible(data):
     part = data.calibration
     racer = Racer.from_scores(MODELS, nonconformity="inverse_probability").calibrate(
