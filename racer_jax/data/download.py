@@ -221,6 +221,7 @@ class _Download:
             try:
                 whole = self._fetch_rest(url, part)
             except urllib.error.HTTPError as error:
+                error.close()  # it is the response too, with its connection
                 if error.code == 416:  # the part is longer than the file: it is of another file
                     part.unlink()
                     continue

@@ -142,6 +142,29 @@ def test_a_file_that_is_not_there(tmp_path, server):
     assert len(server.requests) == 1  # asking again would not help
 
 
+@pytest.mark.parametrize("status", [404, 416])
+def test_an_answer_that_is_an_error_is_closed(tmp_path, server, monkeypatch, status):
+    """Else the connection stays open; from Python 3.14 on there is a warning."""
+    answers, ask = [], module.urllib.request.urlopen
+
+    def urlopen(*arguments, **options):
+        try:
+            return ask(*arguments, **options)
+        except module.urllib.error.HTTPError as error:
+            answers.append(error)  # what is held here is closed by nobody else
+            raise
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
+    if status == 404:
+        server.mood = "missing"
+        with pytest.raises(DataError, match="404"):
+            fetch("routerdc", tmp_path, base_url=url(server))
+    else:
+        (tmp_path / ".data.json.part").write_bytes(BODY + b"more")
+        fetch("routerdc", tmp_path, base_url=url(server))
+    assert [(answer.code, answer.fp.closed) for answer in answers] == [(status, True)]
+
+
 def test_without_a_network_the_error_says_what_to_do(tmp_path, server):
     with pytest.raises(
         DataError,

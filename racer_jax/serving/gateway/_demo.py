@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import msgspec
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -16,6 +17,7 @@ from racer_jax.data.combine import concat
 from racer_jax.data.synthetic import simulated_pool
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._server import UnsignalledServer
 from racer_jax.serving.gateway.configuration import settings_from
 from racer_jax.serving.gateway.settings import Settings
 
@@ -123,16 +125,22 @@ async def _pieces(head: dict[str, Any], text: str) -> Any:
 
 
 async def serve_upstreams(table: RoutingTable, listener: socket.socket) -> None:
-    """Serves the simulated upstreams until it is cancelled."""
-    import uvicorn
-
+    """Serves the simulated upstreams until it is cancelled, and then closes what is open."""
     config = uvicorn.Config(
-        SimulatedUpstreams(table).app, lifespan="off", access_log=False, log_config=None, ws="none"
+        SimulatedUpstreams(table).app,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    with_sockets = server._serve([listener])
-    await with_sockets
+    server = UnsignalledServer(config)
+    serving = asyncio.ensure_future(server.serve([listener]))
+    try:
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def curl_line(port: int, table: RoutingTable) -> str:

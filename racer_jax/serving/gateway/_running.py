@@ -2,7 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +39,24 @@ def run(path: Path, port: int | None, admin_port: int | None, only_check: bool, 
         _run(_check(settings))
         say(f"{path}: routes: {len(settings.routes)}, models: {len(settings.models)}; all is well")
         return
-    server = settings.server
-    sockets = (
-        listening(server.host, server.port),
-        listening(server.admin_host, server.admin_port),
-    )
-    ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+    with _listening(settings.server) as sockets:
+        ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
 
-    def ready() -> None:
-        for line in ready_lines(settings, ports):
-            say(line)
+        def ready() -> None:
+            for line in ready_lines(settings, ports):
+                say(line)
 
-    _run(serve(settings, sockets, ready))
+        _run(serve(settings, sockets, ready))
+
+
+@contextmanager
+def _listening(server: Server) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The sockets of inference and management; none is left open, whatever happens."""
+    with (
+        listening(server.host, server.port) as inference,
+        listening(server.admin_host, server.admin_port) as management,
+    ):
+        yield inference, management
 
 
 def ready_lines(settings: Settings, ports: tuple[int, int]) -> tuple[str, str]:
@@ -82,34 +90,30 @@ def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -
     """
     _decide_in_one_thread()
     server = _ports(Server(), port, admin_port)
-    sockets = (
-        listening(server.host, server.port),
-        listening(server.admin_host, server.admin_port),
-    )
-    ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    say("training a router on invented questions, and calibrating it")
-    artefact, table = _demo.demo_artefact(folder)
-    upstream = listening("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{upstream.getsockname()[1]}/v1"
-    state = str((folder / "gateway.db").absolute())
-    settings = _demo.demo_settings(artefact, table, url, ports, state)
+    with _listening(server) as sockets, listening("127.0.0.1", 0) as upstream:
+        ports = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        say("training a router on invented questions, and calibrating it")
+        artefact, table = _demo.demo_artefact(folder)
+        url = f"http://127.0.0.1:{upstream.getsockname()[1]}/v1"
+        state = str((folder / "gateway.db").absolute())
+        settings = _demo.demo_settings(artefact, table, url, ports, state)
 
-    def ready() -> None:
-        say(f"ready: http://127.0.0.1:{ports[0]}/v1, simulated models; Ctrl-C stops it")
-        say("ask it something, in another terminal:")
-        say(_demo.curl_line(ports[0], table))
-        say(f"its state: curl -s http://127.0.0.1:{ports[1]}/status")
+        def ready() -> None:
+            say(f"ready: http://127.0.0.1:{ports[0]}/v1, simulated models; Ctrl-C stops it")
+            say("ask it something, in another terminal:")
+            say(_demo.curl_line(ports[0], table))
+            say(f"its state: curl -s http://127.0.0.1:{ports[1]}/status")
 
-    async def both() -> None:
-        models = asyncio.ensure_future(_demo.serve_upstreams(table, upstream))
-        try:
-            await serve(settings, sockets, ready)
-        finally:
-            models.cancel()
-            await asyncio.gather(models, return_exceptions=True)
+        async def both() -> None:
+            models = asyncio.ensure_future(_demo.serve_upstreams(table, upstream))
+            try:
+                await serve(settings, sockets, ready)
+            finally:
+                models.cancel()
+                await asyncio.gather(models, return_exceptions=True)
 
-    _run(both())
+        _run(both())
 
 
 async def _check(settings: Settings) -> None:

@@ -159,11 +159,11 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
     return Bounded
 
 
-class _Server(uvicorn.Server):
+class UnsignalledServer(uvicorn.Server):
     """A server that leaves signals to whoever runs it."""
 
     def install_signal_handlers(self) -> None:
-        """Nothing: both servers end together."""
+        """Nothing: all servers end together."""
 
     def capture_signals(self) -> Any:
         """Nothing, likewise."""
@@ -257,7 +257,7 @@ def _collect_rarely() -> None:
     use_large_pages()
 
 
-def _server(app: Any, protocol: type[HttpToolsProtocol]) -> _Server:
+def _server(app: Any, protocol: type[HttpToolsProtocol]) -> UnsignalledServer:
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -271,7 +271,7 @@ def _server(app: Any, protocol: type[HttpToolsProtocol]) -> _Server:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    return _Server(config)
+    return UnsignalledServer(config)
 
 
 def _redact(settings: Settings) -> None:

@@ -11,7 +11,7 @@ import socket
 import pytest
 from aiohttp import web
 
-from racer_jax.serving.gateway import inference_app, management_app
+from racer_jax.serving.gateway import _demo, _running, inference_app, management_app
 from racer_jax.serving.gateway._addresses import checked_url, may_be_called
 from racer_jax.serving.gateway._errors import CallFailedError
 from racer_jax.serving.gateway._keys import new_key
@@ -440,6 +440,44 @@ def test_a_taken_port_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
             listening("127.0.0.1", port)
+
+
+def test_no_port_stays_open_where_another_is_taken(tmp_path, monkeypatch):
+    opened = []
+
+    def opening(host, port):
+        opened.append(listening(host, port))
+        return opened[-1]
+
+    monkeypatch.setattr(_running, "_decide_in_one_thread", lambda: None)
+    monkeypatch.setattr(_running, "listening", opening)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+            _running.run_demo(tmp_path / "demo", 0, port, print)
+    assert [one.fileno() for one in opened] == [-1]
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_models_of_the_demo_close_their_port():
+    async def body():
+        listener = listening("127.0.0.1", 0)
+        table, _ = _demo.demo_table()
+        models = asyncio.ensure_future(_demo.serve_upstreams(table, listener))
+        for _ in range(100):  # until they answer, with a connection that stays open
+            try:
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                break
+            except OSError:
+                await asyncio.sleep(0.05)
+        models.cancel()
+        await asyncio.gather(models, return_exceptions=True)
+        writer.close()
+        return models.cancelled(), listener.fileno()
+
+    assert asyncio.run(body()) == (True, -1)
 
 
 def test_nothing_else_is_served(served):
