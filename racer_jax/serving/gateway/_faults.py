@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -68,11 +69,14 @@ def _named(parts: list[str], text: str, plain: Any, convert: Callable[[Any], Any
     for place, part in enumerate(parts):
         table = _at(plain, parts[:place])
         if part == "[...]" and isinstance(table, dict):
-            for name in table:
+            # A table that must hold several entries is at fault with one: then it holds copies.
+            trials = [(name, {name: table[name]}) for name in table]
+            trials += [(name, dict.fromkeys(table, table[name])) for name in table]
+            for name, entries in trials:
                 alone = deepcopy(plain)
                 here = _at(alone, parts[:place])
                 here.clear()
-                here[name] = table[name]
+                here.update(entries)
                 try:
                     convert(alone)
                 except msgspec.ValidationError as error:
@@ -117,6 +121,8 @@ def _type_at(parts: list[str], kind: inspect.Type) -> inspect.Type:
 def _said(text: str, value: Any, kind: inspect.Type) -> str:
     """A message of msgspec in words."""
     names = []
+    if isinstance(value, float) and not isfinite(value) and "Expected" in text:
+        return f"must be a finite number, got {value}"
     if isinstance(kind, inspect.StructType):
         names = [field.encode_name for field in kind.fields]
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.S):

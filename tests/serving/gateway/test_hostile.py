@@ -4,15 +4,18 @@ import asyncio
 import json
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from racer_jax.data.errors import DataError
+from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway import _chat, _server
 from racer_jax.serving.gateway._exchange import CONNECTION
 from racer_jax.serving.gateway._records import DecisionRow
 from racer_jax.serving.gateway._store import Store
-from racer_jax.serving.gateway.configuration import load_settings
+from racer_jax.serving.gateway.configuration import load_settings, settings_from
+from tests.serving.gateway.conftest import plain_settings
 from tests.serving.gateway.test_security import listens
 from tests.serving.gateway.upstreams import completion, slow
 
@@ -319,6 +322,50 @@ def test_labels_of_no_model_keep_no_others_out(served):
     assert "correct must say 0 or 1 of models" in response.json["error"]["message"]
     said = {"id": name, "correct": {"small": 1}}
     assert served.ask("POST", "/v1/feedback", said).json["new"]
+
+
+def test_a_group_that_the_artefact_does_not_have_is_refused(start, artefacts, tmp_path, run):
+    where = r"at `\$.routes.my.group`"
+    with pytest.raises(DataError, match=rf"has the groups a, b: .* got 'maths' - {where}"):
+        start(routes__my__group="maths")
+    Racer.load(artefacts / "my.racer").recalibrate(by_group=False).save(tmp_path / "one.racer")
+    alone = {"artefact": str(tmp_path / "one.racer"), "form": "letter"}
+    with pytest.raises(DataError, match=rf"has no groups: .* left out, got 'a' - {where}"):
+        start(routes={"my": {**alone, "group": "a"}})
+    gateway = start(routes={"my": alone}).gateway
+    gateway.settings.routes["my"] = msgspec.structs.replace(
+        gateway.settings.routes["my"], group="a"
+    )
+    with pytest.raises(DataError, match=where):  # as with an artefact that lost its groups
+        run(gateway.reload())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"experiments__ab": {"arms": {"my": 1.0, "other": float("inf")}}},
+            r"must be a finite number, got inf - at `\$.experiments.ab.arms.other`",
+        ),
+        (
+            {"experiments__ab": {"arms": {"my": float("nan"), "other": 1.0}}},
+            r"must be a finite number, got nan - at `\$.experiments.ab.arms.my`",
+        ),
+        (
+            {"experiments__ab": {"arms": {"my": 1.0, "other": -1.0}}},
+            r"must be a number, above 0.0, got -1.0 - at `\$.experiments.ab.arms.other`",
+        ),
+        ({"routes__my__alphas": ["0.2", "1.5"]}, r"1.5.* - at `\$.routes.my.alphas\[1\]`"),
+        ({"routes__my__alphas": ["nan"]}, r"nan.* - at `\$.routes.my.alphas\[0\]`"),
+        (
+            {"keys__me": {"prefix": "abcdefgh", "sha256": "0" * 64, "alphas": ["much"]}},
+            r"much.* - at `\$.keys.me.alphas\[0\]`",
+        ),
+    ],
+)
+def test_numbers_of_a_configuration_are_named(upstreams, artefacts, changes, words):
+    with pytest.raises(ValueError, match=words):
+        settings_from(plain_settings(upstreams, artefacts, **changes))
 
 
 def test_two_gateways_cannot_open_the_same_port():
