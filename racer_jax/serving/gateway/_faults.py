@@ -15,6 +15,7 @@ from racer_jax.serving.gateway.settings import Settings
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
+    "finite": "a finite number",
     "str": "text",
     "bool": "true or false",
     "object": "a table of fields",
@@ -121,8 +122,6 @@ def _type_at(parts: list[str], kind: inspect.Type) -> inspect.Type:
 def _said(text: str, value: Any, kind: inspect.Type) -> str:
     """A message of msgspec in words."""
     names = []
-    if isinstance(value, float) and not isfinite(value) and "Expected" in text:
-        return f"must be a finite number, got {value}"
     if isinstance(kind, inspect.StructType):
         names = [field.encode_name for field in kind.fields]
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.S):
@@ -137,6 +136,8 @@ def _said(text: str, value: Any, kind: inspect.Type) -> str:
         r"Expected `([\w |]+)`(?: (of length )?(>=|<=|>|<) (\S+))?(?:, got `\w+`)?", text
     ):
         kinds = [name for name in match[1].split(" | ") if name != "null"]
+        if isinstance(value, float) and not isfinite(value):
+            kinds = ["finite"]
         must = f"must be {' or '.join(_KINDS.get(name, name) for name in kinds)}"
         if match[3]:
             must += f", {match[2] or ''}{_LIMITS[match[3]]} {match[4]}"

@@ -324,6 +324,48 @@ def test_labels_of_no_model_keep_no_others_out(served):
     assert served.ask("POST", "/v1/feedback", said).json["new"]
 
 
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ({"missed": 1, "correct": {"small": 0, "large": 1}}, "correct says that large was"),
+        (
+            {"missed": 0, "correct": {"small": 1, "medium": 0, "large": 0}},
+            "correct says that none was, though others were",
+        ),
+        ({"answer_correct": 1, "correct": {"large": 0}}, "correct says 0 of it"),
+        ({"answer_correct": 0, "correct": {"large": 1}}, "correct says 1 of it"),
+        ({"answer_correct": 1, "missed": 1}, "large was, which is one of the set"),
+    ],
+)
+def test_labels_that_contradict_themselves_are_refused(served, label, words):
+    name = served.chat("large hello").json["id"]
+    response = served.ask("POST", "/v1/feedback", {"id": name, **label})
+    assert response.status == 400
+    assert words in response.json["error"]["message"]
+    said = {"id": name, "missed": 0, "answer_correct": 1, "correct": {"large": 1}}
+    assert served.ask("POST", "/v1/feedback", said).json["new"]  # the first one took no place
+
+
+def test_a_label_without_a_right_model_may_be_no_miss(served):
+    name = served.chat("large hello").json["id"]
+    label = {"id": name, "missed": 0, "correct": dict.fromkeys(("small", "medium", "large"), 0)}
+    assert served.ask("POST", "/v1/feedback", label).json["new"]  # the null mode says so
+
+
+@pytest.fixture(scope="module")
+def all_audited(start):
+    return start(audit__share=1.0)
+
+
+def test_a_label_of_an_audit_with_gaps_keeps_no_whole_one_out(all_audited):
+    name = all_audited.chat("large hello").json["id"]
+    some = [{"id": name, "correct": {"small": 0, "large": 1}}]
+    (said,) = all_audited.admin("POST", "/audit", some).json["labels"]
+    assert "every model of an audited request: medium is missing" in str(said["error"])
+    whole = [{"id": name, "correct": {"small": 0, "medium": 0, "large": 1}}]
+    assert all_audited.admin("POST", "/audit", whole).json["labels"] == [{"id": name, "new": True}]
+
+
 def test_a_group_that_the_artefact_does_not_have_is_refused(start, artefacts, tmp_path, run):
     where = r"at `\$.routes.my.group`"
     with pytest.raises(DataError, match=rf"has the groups a, b: .* got 'maths' - {where}"):
@@ -345,11 +387,11 @@ def test_a_group_that_the_artefact_does_not_have_is_refused(start, artefacts, tm
     [
         (
             {"experiments__ab": {"arms": {"my": 1.0, "other": float("inf")}}},
-            r"must be a finite number, got inf - at `\$.experiments.ab.arms.other`",
+            r"must be a finite number, at most 1000000000.0, got inf - at `\$.experiments.ab.arms.other`",
         ),
         (
             {"experiments__ab": {"arms": {"my": float("nan"), "other": 1.0}}},
-            r"must be a finite number, got nan - at `\$.experiments.ab.arms.my`",
+            r"must be a finite number, .*got nan - at `\$.experiments.ab.arms.my`",
         ),
         (
             {"experiments__ab": {"arms": {"my": 1.0, "other": -1.0}}},
