@@ -14,6 +14,7 @@ from racer_jax.serving.gateway import _chat, _server
 from racer_jax.serving.gateway._exchange import CONNECTION
 from racer_jax.serving.gateway._records import DecisionRow
 from racer_jax.serving.gateway._store import Store
+from racer_jax.serving.gateway._streams import Passing
 from racer_jax.serving.gateway.configuration import load_settings, settings_from
 from tests.serving.gateway.conftest import plain_settings
 from tests.serving.gateway.test_security import listens
@@ -129,11 +130,18 @@ def test_a_page_is_no_stream(served, upstreams):
         assert response.headers["x-racer-guarantee"] == "void"
 
 
+_LONG = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"A" * 10_000)
+_LAST = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+
+
 @pytest.mark.parametrize(
     "pieces",
     [
         [b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":null}]}\n\n'],
         [b'data: {"choices":[{"delta":{}}]}\n\n', b'data: {"error":{"message":"lost"}}\n\n'],
+        [b'data: {"err', b'or":{"message":"lost"}}\n\n', _LONG, _LAST],
+        [_LONG, b"event: er", b'ror\ndata: {"message":"lost"}\n\n', _LONG, _LAST],
+        [_LONG, b'data: {"choices":[{"delta":{},"finish_reason":"error"}]}\n\n'],
     ],
 )
 def test_a_stream_that_only_seems_to_end_is_a_lost_call(served, upstreams, pieces):
@@ -144,6 +152,24 @@ def test_a_stream_that_only_seems_to_end_is_a_lost_call(served, upstreams, piece
     last = json.loads(response.content.strip().split(b"\n\n")[-1].removeprefix(b"data: "))
     assert last["racer"]["guarantee"] == "void"
     assert served.gateway.losses["my"] == (before[0] + 1, before[1] + 1)
+
+
+def test_an_error_is_seen_wherever_it_is_cut():
+    for error in (b'\n\ndata: {"error":{"message":"lost"}}\n\n', b"\r\nevent: error\r\n"):
+        stream = _LONG + error + _LONG + _LAST
+        for cut in range(len(_LONG), len(_LONG + error)):
+            passing = Passing()
+            passing.add(stream[:cut])
+            passing.add(stream[cut:])
+            assert not passing.is_whole
+
+
+def test_an_answer_about_errors_is_whole():
+    text = r"data: {\"error\": 1} and event: error"
+    for piece in (f'{{"choices":[{{"delta":{{"content":"{text}"}}}}]}}', '{"error":null}'):
+        passing = Passing()
+        passing.add(f"data: {piece}\n\n".encode() + _LAST)
+        assert passing.is_whole
 
 
 def test_a_stream_may_end_without_the_last_word(served, upstreams):
