@@ -436,6 +436,38 @@ def test_numbers_of_a_configuration_are_named(upstreams, artefacts, changes, wor
         settings_from(plain_settings(upstreams, artefacts, **changes))
 
 
+_IMAGE = [{"type": "image_url", "image_url": {"url": "data:,"}}]
+
+
+@pytest.mark.parametrize("content", ["", " \n", [], None, [{"type": "text", "text": ""}]])
+def test_what_holds_no_text_is_not_routed(served, upstreams, content):
+    messages = [{"role": "user", "content": content}]
+    response = served.chat(messages=messages)
+    assert response.status == 400
+    assert "must hold a text of the user to route" in response.json["error"]["message"]
+    assert upstreams.asked == []
+    inputs = [{"messages": messages, "group": "a"}]
+    response = served.ask("POST", "/v1/racer/route", {"inputs": inputs})
+    assert response.status == 400
+    assert "inputs[0] must hold text" in response.json["error"]["message"]
+
+
+def test_an_image_alone_is_for_all_models_or_without_a_promise(start, upstreams, artefacts):
+    model = {"base_url": upstreams.url, "tries": 1, "capabilities": ["images"]}
+    models = {name: model for name in ("small", "medium", "large", "judge")}
+    gateway = start(models=models, scripted=False)
+    messages = [{"role": "user", "content": _IMAGE}]
+    racer = gateway.chat(messages=messages, racer={"mode": "all"}).json["racer"]
+    assert (racer["group"], racer["reason"]) == ("modality", "unknown_group")
+    assert sorted(racer["set"]) == ["large", "medium", "small"]
+    assert racer["guarantee"] == "holds"  # all are called, whatever the scores are
+    planner = gateway.gateway.planners["my"]
+    planner.group = lambda query: ("a", False)  # as if images had been calibrated on
+    racer = gateway.chat(messages=messages, racer={"mode": "all"}).json["racer"]
+    assert racer["guarantee"] == "void"
+    assert "there is no text to route" in racer["void"][0]
+
+
 def test_two_gateways_cannot_open_the_same_port():
     first = _server.listening("127.0.0.1", 0)
     port = first.getsockname()[1]
