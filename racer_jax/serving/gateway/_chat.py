@@ -36,12 +36,10 @@ from racer_jax.serving.gateway._queries import query_of
 from racer_jax.serving.gateway._spans import is_traced, note, parent_of, request_span
 from racer_jax.serving.gateway._streams import (
     DONE,
-    TAIL_BYTES,
+    Passing,
     chunks,
     error_event,
     event,
-    is_whole,
-    usage_in,
     waiting,
 )
 from racer_jax.serving.gateway.core import LOG, Gateway, cancel
@@ -213,7 +211,7 @@ class _Answering:
 
     async def _pass_through(self, model: str, fields: Any) -> None:
         """The bytes of one model as they come, from the first on."""
-        completion, tail = self._completion, b""
+        completion, passing = self._completion, Passing()
         began = time.monotonic()
         try:
             async with completion.asking.stream(model, fields) as (parts, note_usage):
@@ -221,12 +219,12 @@ class _Answering:
                 if not self._begun:
                     await self._begin(completion.headers())
                 async for part in parts:
-                    tail = (tail + part)[-TAIL_BYTES:]
+                    passing.add(part)
                     await self._event(part)
-                if (usage := usage_in(tail)) is not None:
+                if (usage := passing.usage) is not None:
                     self.usage[model] = usage
                     note_usage(usage)
-                if not is_whole(tail):
+                if not passing.is_whole:
                     raise CallFailedError("reply")
         except CallFailedError as error:
             completion.asking.panel.failed[model] = error

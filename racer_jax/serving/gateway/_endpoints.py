@@ -23,7 +23,7 @@ from racer_jax.serving.gateway._queries import (
     conversation_of,
 )
 from racer_jax.serving.gateway._records import TRUSTED, check_models, feedback_of
-from racer_jax.serving.gateway._views import viewed
+from racer_jax.serving.gateway._views import has_text, viewed
 from racer_jax.serving.gateway.core import Gateway
 
 _MOST_INPUTS = 1024
@@ -111,7 +111,8 @@ def _text(one: _Input, view: str, place: int) -> str:
             conversation = conversation_of(one.messages)
         except msgspec.ValidationError as error:
             raise bad_request(f"inputs[{place}].messages: {error}", "inputs") from None
-        text = viewed(conversation, view) if conversation.user else None
+        if conversation.user and has_text(conversation, view):
+            text = viewed(conversation, view)
     if text is None or not text.strip():
         raise bad_request(f"inputs[{place}] must hold text, or messages with a user's text")
     return text

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from racer_jax.serving.gateway.settings import Settings
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
+    "finite": "a finite number",
     "str": "text",
     "bool": "true or false",
     "object": "a table of fields",
@@ -68,11 +70,14 @@ def _named(parts: list[str], text: str, plain: Any, convert: Callable[[Any], Any
     for place, part in enumerate(parts):
         table = _at(plain, parts[:place])
         if part == "[...]" and isinstance(table, dict):
-            for name in table:
+            # A table that must hold several entries is at fault with one: then it holds copies.
+            trials = [(name, {name: table[name]}) for name in table]
+            trials += [(name, dict.fromkeys(table, table[name])) for name in table]
+            for name, entries in trials:
                 alone = deepcopy(plain)
                 here = _at(alone, parts[:place])
                 here.clear()
-                here[name] = table[name]
+                here.update(entries)
                 try:
                     convert(alone)
                 except msgspec.ValidationError as error:
@@ -131,6 +136,8 @@ def _said(text: str, value: Any, kind: inspect.Type) -> str:
         r"Expected `([\w |]+)`(?: (of length )?(>=|<=|>|<) (\S+))?(?:, got `\w+`)?", text
     ):
         kinds = [name for name in match[1].split(" | ") if name != "null"]
+        if isinstance(value, float) and not isfinite(value):
+            kinds = ["finite"]
         must = f"must be {' or '.join(_KINDS.get(name, name) for name in kinds)}"
         if match[3]:
             must += f", {match[2] or ''}{_LIMITS[match[3]]} {match[4]}"

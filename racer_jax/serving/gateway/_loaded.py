@@ -341,6 +341,31 @@ def check_pool(loaded: Loaded, models: Iterable[str]) -> None:
         )
 
 
+def check_group(loaded: Loaded, name: str, group: str | None) -> None:
+    """Refuses a group of a route that its artefact does not have: it would call all models always.
+
+    Args:
+      loaded: The artefact of the route.
+      name: Name of the route.
+      group: Its group of requests that name none; None where there is none.
+
+    Raises:
+      DataError: If the artefact does not have it.
+    """
+    known = set(loaded.groups or ())
+    if loaded.cascade is not None and loaded.groups is None:  # one threshold, yet it knows groups
+        forms = {} if loaded.form is None else forms_by_group(loaded.form)
+        known = {*loaded.cascade.policy.groups, *forms} - {OTHERS}
+    if group is None or group in known:
+        return
+    if known:
+        words = f"has the groups {', '.join(sorted(known))}: the group of a route must be one of"
+        words += f" them, got {group!r}"
+    else:
+        words = f"has no groups: the group of a route must be left out, got {group!r}"
+    raise DataError(f"{words} - at `$.routes.{name}.group`", path=loaded.path)
+
+
 def warm(racer: Racer, sizes: Iterable[int]) -> None:
     """Compiles the shapes of batches of these sizes."""
     calibration = calibration_of(racer)

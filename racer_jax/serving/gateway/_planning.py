@@ -190,6 +190,8 @@ class Planner:
         """
         mode, alpha = self.mode(query), self.alpha(query)
         group, unknown = self.group(query)
+        # A group that is not known is not decided by scores, and needs no text.
+        without_text = "" if unknown else self._without_text(query)
         racer, lost = await self._racer(alpha, situation)
         if unknown and self.route.on_unknown_group == "pooled":
             racer = self._pool(racer)
@@ -211,6 +213,7 @@ class Planner:
             self._unknown(plan, racer, _by_plausibility(decision.margins, decision.scores))
         else:
             plan.no_promise(self._why_not(racer, group))
+            plan.no_promise(without_text)
         if plan.reason == "infeasible":
             self._infeasible(plan)
         if lost:
@@ -221,6 +224,22 @@ class Planner:
             self._alarm(plan, _by_plausibility(decision.margins, decision.scores))
         self._fit(plan, query)
         return plan
+
+    def _without_text(self, query: Query) -> str:
+        """Why nothing is promised where there is no text to score; empty where there is one.
+
+        Raises:
+          GatewayError: If there is nothing else to answer either.
+        """
+        view = self.route.view
+        if query.has_text(view):
+            return ""
+        if not query.needs & {"images", "audio"} and self.route.shadow is None:
+            raise bad_request(
+                f"messages must hold a text of the user to route (view {view!r}), got none",
+                "messages",
+            )
+        return "there is no text to route: the scores are not those of this request"
 
     async def _racer(self, alpha: str, situation: Situation) -> tuple[Racer, frozenset[str]]:
         """The racer that decides, and models it counts on though they are down."""

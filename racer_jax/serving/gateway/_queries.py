@@ -13,7 +13,7 @@ from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._faults import fault_of
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._replies import Fields
-from racer_jax.serving.gateway._views import Conversation, viewed
+from racer_jax.serving.gateway._views import Conversation, has_text, viewed
 from racer_jax.serving.gateway.settings import Mode, Name
 
 PREFIX = "racer/"
@@ -127,6 +127,10 @@ class Query:
     def text(self, view: str) -> str:
         """The text that is routed."""
         return viewed(self.conversation, view)
+
+    def has_text(self, view: str) -> bool:
+        """Whether there is a text to route."""
+        return has_text(self.conversation, view)
 
     @property
     def texts(self) -> list[str]:

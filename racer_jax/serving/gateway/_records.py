@@ -1,6 +1,6 @@
 """What is kept of decisions, calls and feedback, and why feedback may be refused."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -183,6 +183,60 @@ def check_models(entry: Feedback, models: Iterable[str]) -> None:
             f"correct must name models of the gateway, {', '.join(sorted(known))}: got "
             f"{', '.join(unknown)}",
             "correct",
+        )
+
+
+def check_label(
+    entry: Feedback, decided: Collection[str], answered: str, pool: Collection[str], audited: bool
+) -> None:
+    """Refuses feedback whose fields contradict each other, and a label of an audit with gaps.
+
+    Args:
+      entry: The feedback.
+      decided: The set of the decision.
+      answered: The model whose answer was shown; empty where it was that of none.
+      pool: All models that were scored.
+      audited: Whether the request was audited.
+
+    Raises:
+      GatewayError: If it does: only one of the fields would count.
+    """
+    correct = entry.correct or {}
+    lacking = [name for name in pool if name not in correct]
+    if correct and lacking and audited and entry.source in TRUSTED:
+        # It says neither a miss nor that there was none, and would keep a whole label out.
+        raise bad_request(
+            f"correct must say 0 or 1 of every model of an audited request: {', '.join(lacking)} "
+            "is missing",
+            "correct",
+        )
+    right = [name for name in decided if correct.get(name)]
+    if entry.missed and right:
+        raise bad_request(
+            "missed = 1 says that no model of the set was right, and correct says that "
+            f"{', '.join(right)} was",
+            "missed",
+        )
+    # Where no model is right at all, the null mode says whether that is a miss.
+    if entry.missed == 0 and not lacking and not right and any(correct[name] for name in pool):
+        raise bad_request(
+            "missed = 0 says that a model of the set was right, and correct says that none was, "
+            "though others were",
+            "missed",
+        )
+    if entry.answer_correct is not None and correct.get(answered, entry.answer_correct) != (
+        entry.answer_correct
+    ):
+        raise bad_request(
+            f"answer_correct = {entry.answer_correct} is about the answer of {answered}, and "
+            f"correct says {correct[answered]} of it",
+            "answer_correct",
+        )
+    if entry.missed and entry.answer_correct and answered in decided:
+        raise bad_request(
+            "missed = 1 says that no model of the set was right, and answer_correct = 1 that "
+            f"{answered} was, which is one of the set",
+            "answer_correct",
         )
 
 

@@ -24,6 +24,7 @@ from racer_jax.serving.gateway._records import (
     AuditRow,
     DecisionRow,
     Feedback,
+    check_label,
     contradicts,
     past_retention,
     plain_row,
@@ -255,8 +256,16 @@ class Store:
         since = seconds_of(entry.id)
         if since is not None and since < time.time() - self._retention:
             raise past_retention(entry.id)
-        if not connection.execute("select 1 from decision where id = ?", [entry.id]).fetchone():
+        row = connection.execute(
+            "select decided, answered, mode, pool, audited from decision where id = ?", [entry.id]
+        ).fetchone()
+        if row is None:
             raise unknown_id(entry.id)
+        decided, answered, mode, pool, audited = row
+        if mode == "synthesize":  # the answer that was shown is that of none of the models
+            answered = ""
+        decided, pool = map(msgspec.json.decode, (decided, pool))
+        check_label(entry, decided, answered, pool, bool(audited))
         content = _json(
             {
                 name: getattr(entry, name)

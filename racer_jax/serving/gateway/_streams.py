@@ -15,7 +15,11 @@ TAIL_BYTES = 4096
 # A piece of text of a chunk: small enough for a client to show, large enough to cost little.
 _PIECE = 2000
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
-_ERRORS = (b'data: {"error"', b'data:{"error"', b"event: error", b"event:error")
+# An error is an event of its own, the first field of one, or the reason why an answer ends.
+_ERROR = re.compile(
+    rb'[\r\n](?:data:[ \t]*\{\s*"error"\s*:\s*[^\sn]|event: ?error)|"finish_reason"\s*:\s*"error"'
+)
+_CARRIED = 128  # more than any beginning of these
 
 
 class _Chunk(msgspec.Struct):
@@ -82,8 +86,30 @@ def usage_in(tail: bytes) -> Usage | None:
     return None
 
 
-def is_whole(tail: bytes) -> bool:
-    """Whether the end of a stream is that of an answer: its last words, and no error."""
-    if any(line.startswith(_ERRORS) for line in tail.splitlines()):
-        return False
-    return b"[DONE]" in tail or _FINISHED.search(tail) is not None
+class Passing:
+    """What is known of a stream whose bytes pass: its end, and whether an error was among them."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._carried = b"\n"  # the first line begins a line too
+        self._has_error = False
+
+    def add(self, part: bytes) -> None:
+        """Looks at the next bytes; an event may be cut anywhere."""
+        seen = self._carried + part
+        if b"error" in seen and not self._has_error:
+            self._has_error = _ERROR.search(seen) is not None
+        self._carried = seen[-_CARRIED:]
+        self._tail = (self._tail + part)[-TAIL_BYTES:]
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage that the end of the stream holds; None where it holds none."""
+        return usage_in(self._tail)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the stream was that of an answer: its last words, and no error."""
+        if self._has_error:
+            return False
+        return b"[DONE]" in self._tail or _FINISHED.search(self._tail) is not None

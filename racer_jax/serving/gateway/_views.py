@@ -55,12 +55,27 @@ def check_view(view: str) -> str:
 
 
 def viewed(conversation: Conversation, view: str) -> str:
-    """The text of a conversation that is routed.
+    """The text of a conversation that is routed; a text that says so where there is none.
 
     Args:
       conversation: The conversation.
       view: The view, checked.
     """
+    text = _viewed(conversation, view)
+    return text if text.strip() else _NO_TEXT
+
+
+def has_text(conversation: Conversation, view: str) -> bool:
+    """Whether there is a text to route.
+
+    Args:
+      conversation: The conversation.
+      view: The view, checked.
+    """
+    return bool(_viewed(conversation, view).strip())
+
+
+def _viewed(conversation: Conversation, view: str) -> str:
     user = conversation.user
     if view == "last_user":
         text = user[-1]
@@ -75,4 +90,4 @@ def viewed(conversation: Conversation, view: str) -> str:
             last_user=user[-1],
             all_user="\n\n".join(user),
         )
-    return text if text.strip() else _NO_TEXT
+    return text

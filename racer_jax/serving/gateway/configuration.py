@@ -1,12 +1,13 @@
 """Reads the configuration: TOML or YAML, references replaced, every fault with its path."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
+from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
 from racer_jax.racer.signatures import public_bytes
 from racer_jax.sequential.normal_forms import UnknownFormError, forms_by_group
@@ -194,6 +195,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             public_bytes(trusted)
         except ValueError as error:
             yield f"{error} - at `$.trusted_keys[{i}]`"
+    for name, key in settings.keys.items():
+        yield from _levels(f"$.keys.{name}.alphas", key.alphas or ())
     prefixes = [key.prefix for key in settings.keys.values()]
     if len(set(prefixes)) < len(prefixes):
         yield "must have prefixes that are all different - at `$.keys`"
@@ -215,6 +218,7 @@ def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterato
         check_view(route.view)
     except ValueError as error:
         yield f"{error} - at `{where}.view`"
+    yield from _levels(f"{where}.alphas", route.alphas)
     verifier = route.verifier
     if verifier is not None:
         if (verifier.url is None) == (not verifier.command):
@@ -228,6 +232,15 @@ def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterato
             forms_by_group(route.form)
         except UnknownFormError as error:
             yield f"{error} - at `{where}.form`"
+
+
+def _levels(where: str, alphas: Iterable[str]) -> Iterator[str]:
+    """What is wrong with levels alpha."""
+    for i, alpha in enumerate(alphas):
+        try:
+            exact_alpha(alpha)
+        except ValueError as error:
+            yield f"{error} - at `{where}[{i}]`"
 
 
 def _placed(settings: Settings, folder: Path) -> Settings:

@@ -21,7 +21,7 @@ from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._errors import GatewayError, busy
 from racer_jax.serving.gateway._facts import dollars
 from racer_jax.serving.gateway._keys import KeyRing
-from racer_jax.serving.gateway._loaded import Loaded, check_pool, load, warm
+from racer_jax.serving.gateway._loaded import Loaded, check_group, check_pool, load, warm
 from racer_jax.serving.gateway._metrics import Metrics
 from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._panel import Panel
@@ -172,6 +172,7 @@ class Gateway:
         def work() -> Loaded:
             loaded = load(self.settings.routes[name], self.settings.trusted_keys)
             check_pool(loaded, self.settings.models)
+            check_group(loaded, name, self.settings.routes[name].group)
             check_costs(loaded, self.settings.routes[name], self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)

@@ -161,7 +161,7 @@ class Route(_Section, frozen=True):
       max_cost: Dollars that the calls of a request may be expected to cost: by the costs of the
         artefact, and by prices for the length of the prompt.
       alphas: Levels a client may ask for beside the artefact's.
-      group: Group of requests that name none.
+      group: Group of requests that name none, one that the artefact has.
       allow_infeasible: Whether it starts though alpha is infeasible: every model is called then.
       cache_seconds: Seconds for which an answer is kept for the same request of the same client, at
         temperature 0, without tools and not streamed; none is kept where None.

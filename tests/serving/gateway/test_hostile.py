@@ -4,15 +4,19 @@ import asyncio
 import json
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from racer_jax.data.errors import DataError
+from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway import _chat, _server
 from racer_jax.serving.gateway._exchange import CONNECTION
 from racer_jax.serving.gateway._records import DecisionRow
 from racer_jax.serving.gateway._store import Store
-from racer_jax.serving.gateway.configuration import load_settings
+from racer_jax.serving.gateway._streams import Passing
+from racer_jax.serving.gateway.configuration import load_settings, settings_from
+from tests.serving.gateway.conftest import plain_settings
 from tests.serving.gateway.test_security import listens
 from tests.serving.gateway.upstreams import completion, slow
 
@@ -126,11 +130,18 @@ def test_a_page_is_no_stream(served, upstreams):
         assert response.headers["x-racer-guarantee"] == "void"
 
 
+_LONG = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"A" * 10_000)
+_LAST = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+
+
 @pytest.mark.parametrize(
     "pieces",
     [
         [b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":null}]}\n\n'],
         [b'data: {"choices":[{"delta":{}}]}\n\n', b'data: {"error":{"message":"lost"}}\n\n'],
+        [b'data: {"err', b'or":{"message":"lost"}}\n\n', _LONG, _LAST],
+        [_LONG, b"event: er", b'ror\ndata: {"message":"lost"}\n\n', _LONG, _LAST],
+        [_LONG, b'data: {"choices":[{"delta":{},"finish_reason":"error"}]}\n\n'],
     ],
 )
 def test_a_stream_that_only_seems_to_end_is_a_lost_call(served, upstreams, pieces):
@@ -141,6 +152,24 @@ def test_a_stream_that_only_seems_to_end_is_a_lost_call(served, upstreams, piece
     last = json.loads(response.content.strip().split(b"\n\n")[-1].removeprefix(b"data: "))
     assert last["racer"]["guarantee"] == "void"
     assert served.gateway.losses["my"] == (before[0] + 1, before[1] + 1)
+
+
+def test_an_error_is_seen_wherever_it_is_cut():
+    for error in (b'\n\ndata: {"error":{"message":"lost"}}\n\n', b"\r\nevent: error\r\n"):
+        stream = _LONG + error + _LONG + _LAST
+        for cut in range(len(_LONG), len(_LONG + error)):
+            passing = Passing()
+            passing.add(stream[:cut])
+            passing.add(stream[cut:])
+            assert not passing.is_whole
+
+
+def test_an_answer_about_errors_is_whole():
+    text = r"data: {\"error\": 1} and event: error"
+    for piece in (f'{{"choices":[{{"delta":{{"content":"{text}"}}}}]}}', '{"error":null}'):
+        passing = Passing()
+        passing.add(f"data: {piece}\n\n".encode() + _LAST)
+        assert passing.is_whole
 
 
 def test_a_stream_may_end_without_the_last_word(served, upstreams):
@@ -319,6 +348,124 @@ def test_labels_of_no_model_keep_no_others_out(served):
     assert "correct must say 0 or 1 of models" in response.json["error"]["message"]
     said = {"id": name, "correct": {"small": 1}}
     assert served.ask("POST", "/v1/feedback", said).json["new"]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ({"missed": 1, "correct": {"small": 0, "large": 1}}, "correct says that large was"),
+        (
+            {"missed": 0, "correct": {"small": 1, "medium": 0, "large": 0}},
+            "correct says that none was, though others were",
+        ),
+        ({"answer_correct": 1, "correct": {"large": 0}}, "correct says 0 of it"),
+        ({"answer_correct": 0, "correct": {"large": 1}}, "correct says 1 of it"),
+        ({"answer_correct": 1, "missed": 1}, "large was, which is one of the set"),
+    ],
+)
+def test_labels_that_contradict_themselves_are_refused(served, label, words):
+    name = served.chat("large hello").json["id"]
+    response = served.ask("POST", "/v1/feedback", {"id": name, **label})
+    assert response.status == 400
+    assert words in response.json["error"]["message"]
+    said = {"id": name, "missed": 0, "answer_correct": 1, "correct": {"large": 1}}
+    assert served.ask("POST", "/v1/feedback", said).json["new"]  # the first one took no place
+
+
+def test_a_label_without_a_right_model_may_be_no_miss(served):
+    name = served.chat("large hello").json["id"]
+    label = {"id": name, "missed": 0, "correct": dict.fromkeys(("small", "medium", "large"), 0)}
+    assert served.ask("POST", "/v1/feedback", label).json["new"]  # the null mode says so
+
+
+@pytest.fixture(scope="module")
+def all_audited(start):
+    return start(audit__share=1.0)
+
+
+def test_a_label_of_an_audit_with_gaps_keeps_no_whole_one_out(all_audited):
+    name = all_audited.chat("large hello").json["id"]
+    some = [{"id": name, "correct": {"small": 0, "large": 1}}]
+    (said,) = all_audited.admin("POST", "/audit", some).json["labels"]
+    assert "every model of an audited request: medium is missing" in str(said["error"])
+    whole = [{"id": name, "correct": {"small": 0, "medium": 0, "large": 1}}]
+    assert all_audited.admin("POST", "/audit", whole).json["labels"] == [{"id": name, "new": True}]
+
+
+def test_a_group_that_the_artefact_does_not_have_is_refused(start, artefacts, tmp_path, run):
+    where = r"at `\$.routes.my.group`"
+    with pytest.raises(DataError, match=rf"has the groups a, b: .* got 'maths' - {where}"):
+        start(routes__my__group="maths")
+    Racer.load(artefacts / "my.racer").recalibrate(by_group=False).save(tmp_path / "one.racer")
+    alone = {"artefact": str(tmp_path / "one.racer"), "form": "letter"}
+    with pytest.raises(DataError, match=rf"has no groups: .* left out, got 'a' - {where}"):
+        start(routes={"my": {**alone, "group": "a"}})
+    gateway = start(routes={"my": alone}).gateway
+    gateway.settings.routes["my"] = msgspec.structs.replace(
+        gateway.settings.routes["my"], group="a"
+    )
+    with pytest.raises(DataError, match=where):  # as with an artefact that lost its groups
+        run(gateway.reload())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"experiments__ab": {"arms": {"my": 1.0, "other": float("inf")}}},
+            r"must be a finite number, at most 1000000000.0, got inf - at `\$.experiments.ab.arms.other`",
+        ),
+        (
+            {"experiments__ab": {"arms": {"my": float("nan"), "other": 1.0}}},
+            r"must be a finite number, .*got nan - at `\$.experiments.ab.arms.my`",
+        ),
+        (
+            {"experiments__ab": {"arms": {"my": 1.0, "other": -1.0}}},
+            r"must be a number, above 0.0, got -1.0 - at `\$.experiments.ab.arms.other`",
+        ),
+        ({"routes__my__alphas": ["0.2", "1.5"]}, r"1.5.* - at `\$.routes.my.alphas\[1\]`"),
+        ({"routes__my__alphas": ["nan"]}, r"nan.* - at `\$.routes.my.alphas\[0\]`"),
+        (
+            {"keys__me": {"prefix": "abcdefgh", "sha256": "0" * 64, "alphas": ["much"]}},
+            r"much.* - at `\$.keys.me.alphas\[0\]`",
+        ),
+    ],
+)
+def test_numbers_of_a_configuration_are_named(upstreams, artefacts, changes, words):
+    with pytest.raises(ValueError, match=words):
+        settings_from(plain_settings(upstreams, artefacts, **changes))
+
+
+_IMAGE = [{"type": "image_url", "image_url": {"url": "data:,"}}]
+
+
+@pytest.mark.parametrize("content", ["", " \n", [], None, [{"type": "text", "text": ""}]])
+def test_what_holds_no_text_is_not_routed(served, upstreams, content):
+    messages = [{"role": "user", "content": content}]
+    response = served.chat(messages=messages)
+    assert response.status == 400
+    assert "must hold a text of the user to route" in response.json["error"]["message"]
+    assert upstreams.asked == []
+    inputs = [{"messages": messages, "group": "a"}]
+    response = served.ask("POST", "/v1/racer/route", {"inputs": inputs})
+    assert response.status == 400
+    assert "inputs[0] must hold text" in response.json["error"]["message"]
+
+
+def test_an_image_alone_is_for_all_models_or_without_a_promise(start, upstreams, artefacts):
+    model = {"base_url": upstreams.url, "tries": 1, "capabilities": ["images"]}
+    models = {name: model for name in ("small", "medium", "large", "judge")}
+    gateway = start(models=models, scripted=False)
+    messages = [{"role": "user", "content": _IMAGE}]
+    racer = gateway.chat(messages=messages, racer={"mode": "all"}).json["racer"]
+    assert (racer["group"], racer["reason"]) == ("modality", "unknown_group")
+    assert sorted(racer["set"]) == ["large", "medium", "small"]
+    assert racer["guarantee"] == "holds"  # all are called, whatever the scores are
+    planner = gateway.gateway.planners["my"]
+    planner.group = lambda query: ("a", False)  # as if images had been calibrated on
+    racer = gateway.chat(messages=messages, racer={"mode": "all"}).json["racer"]
+    assert racer["guarantee"] == "void"
+    assert "there is no text to route" in racer["void"][0]
 
 
 def test_two_gateways_cannot_open_the_same_port():

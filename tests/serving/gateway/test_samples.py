@@ -313,6 +313,9 @@ class Asked:
             mode=None, alpha=None, group=group, max_models=None, max_cost=None
         )
 
+    def has_text(self, view):
+        return True
+
     def text(self, view):
         return self.texts[0]
 
