@@ -11,7 +11,7 @@ from racer_jax.serving.gateway._batcher import Batcher, Routed
 from racer_jax.serving.gateway._costs import expected_costs
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._loaded import Loaded, calibration_of, pooled
-from racer_jax.serving.gateway._queries import Query
+from racer_jax.serving.gateway._queries import BESIDE_TEXT, Query
 from racer_jax.serving.gateway.settings import Mode, Model, Route
 
 _FOR_PLAIN_TEXT = frozenset({"vote", "cascade", "synthesize"})
@@ -234,7 +234,7 @@ class Planner:
         view = self.route.view
         if query.has_text(view):
             return ""
-        if not query.needs & {"images", "audio"} and self.route.shadow is None:
+        if not query.needs & BESIDE_TEXT and self.route.shadow is None:
             raise bad_request(
                 f"messages must hold a text of the user to route (view {view!r}), got none",
                 "messages",

@@ -19,6 +19,9 @@ from racer_jax.serving.gateway.settings import Mode, Name
 PREFIX = "racer/"
 _HEADER = "x-racer-"
 _SYSTEM = ("system", "developer")
+# Capabilities for what a message may hold beside text.
+BESIDE_TEXT = frozenset({"images", "audio", "files"})
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal"})
 # One of the two escapes of a character beyond 16 bits, without the other.
 _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HALF = re.compile(rb"(?:%b)(?!%b)|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?:%b)" % (_HIGH, _LOW, _LOW))
@@ -102,7 +105,7 @@ class Query:
         """The group of a request that is more than plain text; None for one that is not."""
         if "tools" in self.needs:
             return "tools"
-        if self.needs & {"images", "audio"}:
+        if self.needs & BESIDE_TEXT:
             return "modality"
         if "json" in self.needs:
             return "json"
@@ -369,17 +372,21 @@ def _needs(fields: Fields, messages: list[_Message]) -> frozenset[str]:
         if message.tool_calls or message.role in ("tool", "function"):
             needs.add("tools")
         if isinstance(message.content, list):
-            needs |= _part_needs(message.content)
+            needs |= _part_needs(message.content, message.role == "user")
     return frozenset(needs)
 
 
-def _part_needs(parts: list[Any]) -> set[str]:
-    kinds = {str(part.get("type")) for part in parts if isinstance(part, dict)}
+def _part_needs(parts: list[Any], of_user: bool) -> set[str]:
+    """Capabilities for the parts of a message; what a user sends is text where it says so alone."""
+    kinds = {str(part.get("type", "text")) for part in parts if isinstance(part, dict)}
     needs = set()
-    if any(kind.startswith(("image", "input_image")) for kind in kinds):
-        needs.add("images")
-    if any(kind.startswith(("audio", "input_audio")) for kind in kinds):
-        needs.add("audio")
+    for kind in kinds - _TEXT_PARTS:
+        if kind.startswith(("image", "input_image")):
+            needs.add("images")
+        elif kind.startswith(("audio", "input_audio")):
+            needs.add("audio")
+        elif of_user:  # a file, a video, and what is to come: the scores know nothing of it
+            needs.add("files")
     return needs
 
 

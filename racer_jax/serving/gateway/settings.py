@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, field
 from racer_jax.serving.gateway._secrets import Secret
 
 Mode = Literal["vote", "select", "synthesize", "all", "cascade"]
+Capability = Literal["tools", "json", "images", "audio", "files", "n", "logprobs"]
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -90,7 +91,8 @@ class Model(Deployment, frozen=True):
       first_seconds: Time until its first byte.
       total_seconds: Time until its last byte.
       max_reply_bytes: The longest reply.
-      capabilities: What requests it can answer beside plain text.
+      capabilities: What requests it can answer beside plain text; `files` are the parts of a
+        message that are no text, image or sound.
       dollars_in: Dollars per million tokens of a prompt.
       dollars_out: Dollars per million tokens of an answer.
       hedge: Whether a call that takes longer than 95% of those before it is made at the next place
@@ -105,9 +107,7 @@ class Model(Deployment, frozen=True):
     first_seconds: Seconds = 60.0
     total_seconds: Seconds = 120.0
     max_reply_bytes: Positive = 32 << 20
-    capabilities: tuple[Literal["tools", "json", "images", "audio", "n", "logprobs"], ...] = (
-        "tools", "json", "n", "logprobs",
-    )  # fmt: skip
+    capabilities: tuple[Capability, ...] = ("tools", "json", "n", "logprobs")
     dollars_in: Dollars | None = None
     dollars_out: Dollars | None = None
     hedge: bool = False

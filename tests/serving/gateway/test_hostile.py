@@ -16,6 +16,7 @@ from racer_jax.serving.gateway._records import DecisionRow
 from racer_jax.serving.gateway._store import Store
 from racer_jax.serving.gateway._streams import Passing
 from racer_jax.serving.gateway.configuration import load_settings, settings_from
+from tests.racer.test_racer import MODELS
 from tests.serving.gateway.conftest import plain_settings
 from tests.serving.gateway.test_security import listens
 from tests.serving.gateway.upstreams import completion, slow
@@ -450,6 +451,34 @@ def test_what_holds_no_text_is_not_routed(served, upstreams, content):
     response = served.ask("POST", "/v1/racer/route", {"inputs": inputs})
     assert response.status == 400
     assert "inputs[0] must hold text" in response.json["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["file", "input_file", "video_url", "document", "of_next_year"])
+def test_what_is_neither_text_nor_seen_is_no_plain_text(served, upstreams, start, kind):
+    """The scores know nothing of it, and most models cannot read it."""
+    content = [{"type": "text", "text": "large ?"}, {"type": kind, kind: {"data": "AA=="}}]
+    messages = [{"role": "user", "content": content}]
+    refused = served.chat(messages=messages)
+    assert (refused.status, refused.json["error"]["type"]) == (400, "racer_capabilities")
+    assert refused.json["error"]["message"].endswith("what the request needs: files")
+    able = start(**{f"models__{name}__capabilities": ["files"] for name in MODELS})
+    upstreams.reset()
+    racer = able.chat(messages=messages, racer={"mode": "all"}).json["racer"]
+    assert (racer["group"], racer["reason"]) == ("modality", "unknown_group")
+    assert sorted(upstreams.models) == sorted(MODELS)
+    assert upstreams.asked[0]["messages"][0]["content"] == content
+
+
+def test_parts_of_other_messages_and_without_a_type_are_text(served):
+    thought = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "A"}]
+    messages = [
+        {"role": "user", "content": "large ?"},
+        {"role": "assistant", "content": thought},
+        {"role": "user", "content": [{"text": "large ?"}]},
+    ]
+    got = served.chat(messages=messages)
+    assert got.status == 200
+    assert got.json["racer"]["group"] != "modality"
 
 
 def test_an_image_alone_is_for_all_models_or_without_a_promise(start, upstreams, artefacts):
