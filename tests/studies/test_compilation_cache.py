@@ -1,6 +1,5 @@
 """Where compiled code is kept."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,43 +10,37 @@ import pytest
 from racer_jax.studies.compilation_cache import cache_folder, use_compilation_cache
 
 ROOT = Path(__file__).parents[2]
-USE = """
-import sys
-import jax
-from racer_jax.studies.compilation_cache import cache_folder, use_compilation_cache
-sys.implementation.cache_tag = sys.argv[2]
-use_compilation_cache(sys.argv[1] or None)
-print(jax.config.jax_compilation_cache_dir)
-"""
 
 
-def folder_used(folder, tag, **environment):
-    """The folder that a fresh process of a Python of this tag keeps compiled code in."""
-    names = {name: value for name, value in os.environ.items() if "CACHE" not in name}
-    names["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    words = [sys.executable, "-c", USE, str(folder), tag]
-    done = subprocess.run(
-        words, env=names | environment, capture_output=True, text=True, check=True
-    )
-    used = Path(done.stdout.strip())
-    assert used.is_dir()
-    return used
+@pytest.fixture
+def configured():
+    """What JAX was configured to use stands again afterwards."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
+@pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize("named", [True, False], ids=["a folder that is named", "the user's"])
-def test_each_version_of_python_has_a_folder_of_its_own(tmp_path, named):
+def test_each_version_of_python_has_a_folder_of_its_own(tmp_path, monkeypatch, named):
     """Python 3.14 compresses in a way that 3.13 cannot read, and JAX gives both one name."""
-    where = {"folder": tmp_path / "compiled" if named else ""}
-    where |= {} if named else {"RACER_JAX_CACHE": str(tmp_path)}
-    tags = ["cpython-313", "cpython-314"]
-    used = [folder_used(tag=tag, **where) for tag in tags]
-    assert used == [tmp_path / "compiled" / tag for tag in tags]
+    monkeypatch.setenv("RACER_JAX_CACHE", str(tmp_path))
+    for tag in ("cpython-313", "cpython-314"):
+        monkeypatch.setattr(sys.implementation, "cache_tag", tag)
+        jax.config.update("jax_compilation_cache_dir", None)
+        use_compilation_cache(tmp_path / "other" if named else None)
+        used = Path(jax.config.jax_compilation_cache_dir)
+        assert used == tmp_path / ("other" if named else "compiled") / tag
+        assert used.is_dir()
 
 
+@pytest.mark.usefixtures("configured")
 def test_a_folder_that_jax_is_configured_to_use_stays_as_it_is(tmp_path):
     """Whoever configured it knows what else is kept there."""
-    used = folder_used("", "cpython-314", JAX_COMPILATION_CACHE_DIR=str(tmp_path))
-    assert used == tmp_path
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    use_compilation_cache(None)
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
 
 
 COMPUTE = """
@@ -71,6 +64,7 @@ def computed(folder, limit=1 << 30):
     return done.stderr, sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.long
 def test_on_a_full_disk_nothing_is_left_and_what_is_kept_is_read(tmp_path):
     assert computed(tmp_path, limit=100) == ("", [])
     silence, kept = computed(tmp_path)
@@ -78,6 +72,7 @@ def test_on_a_full_disk_nothing_is_left_and_what_is_kept_is_read(tmp_path):
     assert computed(tmp_path, limit=100) == ("", kept)
 
 
+@pytest.mark.long
 def test_a_program_that_was_never_written_is_made_again(tmp_path):
     _, [program] = computed(tmp_path)
     program.write_bytes(b"")
@@ -93,6 +88,7 @@ def test_a_cache_folder_that_is_no_place_is_not_made_where_the_program_runs(monk
     assert cache_folder() == Path("/home/someone/.cache/racer_jax/compiled")
 
 
+@pytest.mark.usefixtures("configured")
 def test_a_user_without_a_home_keeps_nothing(monkeypatch):
     def refuses():
         raise RuntimeError("Could not determine home directory.")
@@ -100,10 +96,5 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch):
     for name in ("RACER_JAX_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", refuses)
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", None)
-    try:
-        use_compilation_cache(None)
-        assert jax.config.jax_compilation_cache_dir is None
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    use_compilation_cache(None)
+    assert jax.config.jax_compilation_cache_dir is None
