@@ -32,10 +32,8 @@ def cache_folder() -> Path:
 def use_compilation_cache(folder: str | Path | None) -> None:
     """Keeps compiled code from run to run, by the versions of Python, of JAX and of its compiler.
 
-    Use this before the first computation of a program that runs again and again: for one run of an
+    Use this when a program runs again and again, before its first computation: for one run of an
     experiment, compiling is most of the time.
-
-    Use this when a program compiles for a minute or more.
 
     Args:
       folder: Where, in a folder for each version of Python; when None, the folder that JAX is
