@@ -17,7 +17,7 @@ def queries(tmp_path_factory):
     """A calibrated artefact, its racer, and the columns of 50 queries."""
     rng = np.random.default_rng(4)
     train, calibration, test = (
-        table_of(rng, num, start=start).table for num, start in ((70, 0), (80, 500), (50, 900))
+        table_of(rng, num, start=start).table for num, start in ((80, 0), (80, 500), (50, 900))
     )
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
     racer = Racer.fit(jax.random.key(1), train, KNNConfig(k=7), encoder)

@@ -20,7 +20,7 @@ def made(tmp_path_factory):
     """Tables, an artefact that is calibrated and one that is not, a score matrix and queries."""
     folder = tmp_path_factory.mktemp("commands")
     rng = np.random.default_rng(4)
-    train, calibration = table_of(rng, 70), table_of(rng, 80, start=500, answers=True, cost=True)
+    train, calibration = table_of(rng, 80), table_of(rng, 80, start=500, answers=True, cost=True)
     test = table_of(rng, 50, start=900, answers=True, cost=True)
     for name, part in (("train", train), ("calibration", calibration), ("test", test)):
         save(part.table, folder / f"{name}.npz")

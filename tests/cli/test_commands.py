@@ -43,7 +43,7 @@ def test_the_whole_path(folder, capsys):
         == 0
     )
     told = capsys.readouterr().out
-    assert "trained the router 'knn' on 63 questions; 'racer-jax evaluate' says how well" in told
+    assert "trained the router 'knn' on 72 questions; 'racer-jax evaluate' says how well" in told
     assert "Next: racer-jax calibrate " in told
     assert main(["calibrate", "new.racer", "calibration.npz", "--alpha", "0.25", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

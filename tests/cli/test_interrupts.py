@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     """A folder with a table and a calibrated artefact."""
     folder = tmp_path_factory.mktemp("interrupts")
     rng = np.random.default_rng(4)
-    train, calibration = table_of(rng, 70).table, table_of(rng, 80, start=500).table
+    train, calibration = table_of(rng, 80).table, table_of(rng, 80, start=500).table
     save(train, folder / "train.npz")
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
     Racer.fit(jax.random.key(1), train, KNNConfig(k=7), encoder).calibrate(calibration, 0.3).save(

@@ -445,7 +445,7 @@ def test_options_that_are_nonsense(folder, capsys):
         "calibrate my.racer calibration.npz --alpha 0.1 --group z": "group must be one of",
         "calibrate my.racer train.npz --alpha 0.1 --unseen": "no question is left",
         "calibrate new.racer --alpha 0.1 --from-scores": "--from-scores needs a score matrix",
-        "calibrate my.racer train.npz --alpha 0.1": "70 of 70 calibration questions were trained on",
+        "calibrate my.racer train.npz --alpha 0.1": "80 of 80 calibration questions were trained on",
         "evaluate my.racer test.npz --alphas 0.3:0.1:0.1": "alphas must be like",
         "bound-check my.racer test.npz --calibration 2": "--calibration must be a share",
         "bound-check my.racer test.npz --splits -1": "--splits must not be negative",

@@ -92,7 +92,7 @@ def test_routing_loads_nothing_it_does_not_use(tmp_path):
 def artefact(folder):
     """An artefact with an MLPR that is not trained, and a threshold."""
     rng = np.random.default_rng(0)
-    table = table_of(rng, 40).table
+    table = table_of(rng, 80).table
     encoder = ReducedEncoder.fit(jax.random.key(0), table.texts, 8, HashedNgrams(dim=64))
     widths = {"kind": "mlp", "dim": 8, "num_models": len(MODELS), "hidden": [4], "dropout": 0.5}
     arrays = {"r.mean": np.zeros(8, np.float32), "r.scale": np.ones(8, np.float32)}

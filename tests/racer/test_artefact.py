@@ -29,7 +29,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 @pytest.fixture(scope="module")
 def tables():
     rng = np.random.default_rng(3)
-    return table_of(rng, 64).table, table_of(rng, 40, start=500, cost=True).table
+    return table_of(rng, 80).table, table_of(rng, 60, start=500, cost=True).table
 
 
 @pytest.fixture(scope="module")

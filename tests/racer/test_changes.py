@@ -110,7 +110,7 @@ def test_a_router_and_its_order_go_on_without_a_model(part, test_part, name, tmp
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
 
     def fitted(table):
-        made = Racer.fit(jax.random.key(1), table, KNNConfig(k=9), encoder, nonconformity=name)
+        made = Racer.fit(jax.random.key(1), table, KNNConfig(k=7), encoder, nonconformity=name)
         return made.calibrate(part.table.aligned(table.models), 0.2)
 
     smaller, anew = fitted(train).without("medium"), fitted(train.aligned(LEFT))
@@ -224,11 +224,11 @@ def test_the_policy_for_unknown_groups_is_kept_and_named(part, racer, tmp_path):
 @pytest.mark.long
 def test_a_larger_pool_is_trained_and_calibrated_on_the_same_questions(part):
     rng = np.random.default_rng(24)
-    train = table_of(rng, 70, start=3000).table
+    train = table_of(rng, 80, start=3000).table
     encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
     options = {"delta": 0.2, "unknown_group": "pooled"}
     how = {"nonconformity": "inverse_probability"}  # what is learned from rows minds their order
-    small = Racer.fit(jax.random.key(1), train.aligned(LEFT), KNNConfig(k=9), encoder, **how)
+    small = Racer.fit(jax.random.key(1), train.aligned(LEFT), KNNConfig(k=7), encoder, **how)
     small = small.calibrate(part.table.aligned(LEFT), 0.3, **options)
     extra = table_of(rng, 5, start=9000).table
     rows = rng.permutation(len(train) + len(part.table) + len(extra))
@@ -240,7 +240,7 @@ def test_a_larger_pool_is_trained_and_calibrated_on_the_same_questions(part):
     assert larger.calibration.questions.tolist() == small.calibration.questions.tolist()
     assert (larger.alpha, larger.calibration.delta) == ("0.3", 0.2)
     assert larger.calibration.unknown_group == "pooled"
-    anew = Racer.fit(jax.random.key(5), train.aligned(order), KNNConfig(k=9), encoder, **how)
+    anew = Racer.fit(jax.random.key(5), train.aligned(order), KNNConfig(k=7), encoder, **how)
     anew = replace(anew, seed=larger.seed).calibrate(part.table.aligned(order), 0.3, **options)
     for group in ("a", "b"):
         places = [made.calibration.groups.index(group) for made in (larger, anew)]
@@ -248,7 +248,7 @@ def test_a_larger_pool_is_trained_and_calibrated_on_the_same_questions(part):
         first, second = (made.calibration.threshold_key[place] for made, place in pairs)
         assert first == second
     fewer = joined(train.select(slice(1, None)), part.table)
-    with pytest.raises(ValueError, match="1 of 70 training questions are missing"):
+    with pytest.raises(ValueError, match="1 of 80 training questions are missing"):
         small.extended(jax.random.key(5), fewer)
     with pytest.raises(ValueError, match="10 of 90 calibration questions are missing"):
         small.extended(jax.random.key(5), joined(train, part.table.select(slice(10, None))))

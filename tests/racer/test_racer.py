@@ -85,8 +85,8 @@ def racer(data):
 def texts():
     rng = np.random.default_rng(1)
     train, calibration = table_of(rng, 80).table, table_of(rng, 60, start=500).table
-    encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 16, HashedNgrams(dim=256))
-    racer = Racer.fit(jax.random.key(1), train, KNNConfig(k=9), encoder)
+    encoder = ReducedEncoder.fit(jax.random.key(0), train.texts, 8, HashedNgrams(dim=64))
+    racer = Racer.fit(jax.random.key(1), train, KNNConfig(k=7), encoder)
     return SimpleNamespace(train=train, calibration=calibration, racer=racer, encoder=encoder)
 
 
@@ -514,7 +514,7 @@ def test_nobody_called_gives_no_answer(racer):
 def test_text_scores_are_those_of_encoder_and_router(texts):
     racer = texts.racer.calibrate(texts.calibration, 0.2)
     routed = racer.route(texts.calibration.texts, texts.calibration.group)
-    router = KNNR.fit(texts.encoder.encode(texts.train.texts), texts.train.correct, 9)
+    router = KNNR.fit(texts.encoder.encode(texts.train.texts), texts.train.correct, 7)
     wanted = router(texts.encoder.encode(texts.calibration.texts))
     np.testing.assert_allclose(routed.scores, wanted, atol=1e-6)
     for i in (0, 7, 59):
@@ -548,11 +548,11 @@ def test_it_refuses_to_calibrate_on_what_it_was_trained_on(texts):
 
 
 def test_fitting_is_deterministic(texts):
-    again = Racer.fit(jax.random.key(1), texts.train, KNNConfig(k=9), texts.encoder)
+    again = Racer.fit(jax.random.key(1), texts.train, KNNConfig(k=7), texts.encoder)
     assert again.seed == texts.racer.seed
     assert (
         Racer.fit(
-            jax.random.key(1), texts.train, KNNConfig(k=9), texts.encoder, tie_break=False
+            jax.random.key(1), texts.train, KNNConfig(k=7), texts.encoder, tie_break=False
         ).seed
         is None
     )
