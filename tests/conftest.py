@@ -75,9 +75,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# A worker may grow by so many bytes, within a module and at its end, before it drops what it
-# compiled.
-_GROWTH, _GROWTH_OF_A_MODULE = 200_000_000, 40_000_000
+# A worker may grow by so many bytes before it drops what it compiled. Tracing a function anew and
+# reading its program takes a fifth of a module's time, so it is done seldom: the workers together
+# have a quarter of the memory, and each of them 1 GiB at most.
+_NUM_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+_GROWTH = min(1 << 30, _MEMORY // 4 // _NUM_WORKERS)
 _after_last_drop = [0]
 
 
@@ -88,27 +91,15 @@ def _resident() -> int:
     return 0
 
 
-def _drop_compiled_code(growth: int) -> None:
+@pytest.fixture(autouse=True)
+def _small_between_tests() -> Iterator[None]:
     """Programs are in the folder of compiled code, and what is asked for again is read from it."""
-    if _resident() - _after_last_drop[0] > growth:
+    yield
+    if _resident() - _after_last_drop[0] > _GROWTH:
         jax.clear_caches()
         gc.collect()
         give_back()
         _after_last_drop[0] = _resident()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_between_modules() -> Iterator[None]:
-    """Keeps a worker's memory small: what a module compiled is of little use to the next."""
-    yield
-    _drop_compiled_code(_GROWTH_OF_A_MODULE)
-
-
-@pytest.fixture(autouse=True)
-def _small_between_tests() -> Iterator[None]:
-    """The same within a module that compiles much."""
-    yield
-    _drop_compiled_code(_GROWTH)
 
 
 @pytest.fixture(scope="session")
