@@ -27,6 +27,8 @@ if "RACER_JAX_TEST_CACHE" not in os.environ:
         ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        # Lines of the source in compiled code are for profilers; to gather them takes time.
+        "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
         # Else it asks the network for prices, for seconds, and warns in the midst of other tests.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
@@ -67,12 +69,16 @@ def _one_example(_: None) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests stay to the end: the collector need not look through them each time."""
+    """Modules and tests stay to the end: the collector need not look through them each time.
+
+    JAX makes so many small objects as it traces that the collector would start every millisecond.
+    """
     # Hypothesis asks the collector who holds its generator, and warns where nobody does. From
     # Python 3.14 on its dictionary, even empty, is among what is frozen and no longer seen.
     _one_example()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 # A worker may grow by so many bytes before it drops what it compiled. Tracing a function anew and

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,16 @@ MAY_IMPORT = {
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
+def is_for_checkers(node: ast.If) -> bool:
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Full names of all that a file imports when it runs, function bodies included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):  # what only a type checker reads is no import
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and is_for_checkers(node):
             node.body = [ast.Pass()]
     names = set()
     for node in ast.walk(tree):
@@ -69,7 +75,7 @@ def imports(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def package_of(path: Path) -> str:
@@ -122,59 +128,64 @@ def test_the_names_of_a_package_can_be_imported_from_it(package):
     lazy = {name for names in getattr(module, "_HOMES", {}).values() for name in names}
     typed = set()
     for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and is_for_checkers(node):
             typed |= {alias.name for line in node.body for alias in line.names}
     assert lazy == typed
     assert lazy <= set(names)
 
 
-def test_importing_the_core_and_racer_stays_light():
-    heavy = {
-        "flax",
-        "optax",
-        "transformers",
-        "matplotlib",
-        "scipy",
-        "safetensors.flax",
-        "pandas",
-        "torch",
-        "tqdm",
-        "chex",
-    }
-    code = f"import sys, racer_jax; racer_jax.calibrate; racer_jax.Racer; print(*({heavy!r} & set(sys.modules)))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert loaded == []
+HEAVY = {
+    "flax",
+    "optax",
+    "transformers",
+    "matplotlib",
+    "scipy",
+    "safetensors.flax",
+    "pandas",
+    "torch",
+    "tqdm",
+    "chex",
+}
+# One process imports more and more, since each takes a second to start.
+IMPORTS = f"""
+import sys, racer_jax.__main__
+print("jax" in sys.modules, "numpy" in sys.modules)
+import racer_jax as r
+print(set(r.__all__) <= set(dir(r)), r.calibrate.__module__)
+r.Racer
+print(*({HEAVY!r} & set(sys.modules)))
+import racer_jax.studies.runtime, racer_jax.montecarlo.bound_check
+from jax._src import xla_bridge
+print(xla_bridge._backends)
+"""
 
 
-def test_the_package_waits_to_be_asked():
+@pytest.fixture(scope="module")
+def imported():
+    """What `IMPORTS` prints: lines on the command, on names, on heavy libraries, on devices."""
+    return subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+
+
+def test_importing_the_core_and_racer_stays_light(imported):
+    assert imported[2] == ""
+
+
+def test_the_package_waits_to_be_asked(imported):
     """The command is ready for Ctrl-C before JAX is imported.
 
     What is public is there all the same.
     """
-    code = (
-        "import sys, racer_jax.__main__; print('jax' in sys.modules, 'numpy' in sys.modules); "
-        "import racer_jax as r; "
-        "print(set(r.__all__) <= set(dir(r)), r.calibrate.__module__)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert done == "False False\nTrue racer_jax.core.calibration\n"
+    assert imported[:2] == ["False False", "True racer_jax.core.calibration"]
     with pytest.raises(AttributeError, match="calibrat"):
         racer_jax.calibrat  # noqa: B018
 
 
-def test_importing_leaves_the_devices_alone():
+def test_importing_leaves_the_devices_alone(imported):
     # jax.distributed and the number of devices are set up after the import, and before the first
     # computation.
-    code = (
-        "import racer_jax.studies.runtime, racer_jax.montecarlo.bound_check\n"
-        "from jax._src import xla_bridge; print(xla_bridge._backends)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "{}"
+    assert imported[3:] == ["{}", ""]
 
 
 def test_public_names_are_documented():
