@@ -753,7 +753,7 @@ def test_routers_and_encoders_of_ones_own_go_by_their_name(texts, monkeypatch):
     monkeypatch.setattr(routers.registry, "ROUTERS", dict(routers.ROUTERS))
     monkeypatch.setattr(encoders.registry, "ENCODERS", dict(encoders.ENCODERS))
     routers.register_router("constant", lambda num_rows: Constant())
-    encoders.register_encoder("tiny", lambda key, batch: HashedNgrams(dim=16))
+    encoders.register_encoder("tiny", lambda key, batch: HashedNgrams(dim=8))
     racer = Racer.fit(jax.random.key(0), texts.train, "constant", "tiny")
     scores = racer.score(texts.calibration).scores
     np.testing.assert_allclose(scores[0], texts.train.correct.mean(axis=0), rtol=1e-6)
