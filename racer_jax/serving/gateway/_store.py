@@ -21,13 +21,18 @@ from racer_jax.serving.gateway import _databases
 from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._identifiers import seconds_of
 from racer_jax.serving.gateway._records import (
+    TRUSTED,
     AuditRow,
     DecisionRow,
     Feedback,
     check_label,
+    check_together,
+    completed,
     contradicts,
+    facts_of,
     past_retention,
     plain_row,
+    says_miss,
     unknown_id,
 )
 
@@ -54,7 +59,7 @@ create table if not exists call (
 create index if not exists call_decision on call (decision);
 create table if not exists feedback (
   seq integer primary key autoincrement, decision text not null, source text not null,
-  at real not null, content text not null, labeller text, comment text,
+  at real not null, content text not null, labeller text, comment text, completes integer,
   unique (decision, source));
 create table if not exists audit (
   decision text primary key, at real not null, messages blob, answers text not null,
@@ -72,7 +77,10 @@ DECISION_COLUMNS = (
     "unit",
 )  # fmt: skip
 # Those that tables of older versions lack: empty in their rows.
-_NEW_COLUMNS = {"promised": "integer", "experiment": "text", "unit": "integer"}
+_NEW_COLUMNS = {
+    "decision": {"promised": "integer", "experiment": "text", "unit": "integer"},
+    "feedback": {"completes": "integer"},  # the place of an earlier label that said less
+}
 _INSERT = (
     f"insert into decision ({', '.join(DECISION_COLUMNS)}) "
     f"values ({', '.join('?' * len(DECISION_COLUMNS))})"
@@ -266,26 +274,35 @@ class Store:
             answered = ""
         decided, pool = map(msgspec.json.decode, (decided, pool))
         check_label(entry, decided, answered, pool, bool(audited))
-        content = _json(
-            {
-                name: getattr(entry, name)
-                for name in ("correct", "missed", "answer_correct")
-                if getattr(entry, name) is not None
-            }
-        )
+        said = facts_of(entry)
         before = connection.execute(
-            "select content from feedback where decision = ? and source = ?",
+            "select seq, content from feedback where decision = ? and source = ?",
             [entry.id, entry.source],
         ).fetchone()
+        completes = None
         if before is not None:
-            if msgspec.json.decode(before[0]) != msgspec.json.decode(content):
+            completes, earlier = before[0], msgspec.json.decode(before[1])
+            whole = completed(earlier, said)
+            if whole == earlier:
+                return False
+            # A second rating of a user would count twice, or never.
+            if whole is None or entry.source not in TRUSTED or not audited:
                 raise contradicts(entry.id, entry.source)
-            return False
+            check_together(entry, whole, decided, answered, pool)
+            content = _json(whole)
+            if says_miss(earlier, pool):  # the monitors have counted it, and may not do so again
+                changed = "update feedback set content = ? where seq = ?"
+                connection.execute(changed, [content, completes])
+                return True
+            connection.execute("delete from feedback where seq = ?", [completes])
+        else:
+            content = _json(said)
         connection.execute(
-            "insert into feedback (decision, source, at, content, labeller, comment) "
-            "values (?, ?, ?, ?, ?, ?)",
-            [entry.id, entry.source, time.time(), content, entry.labeller, entry.comment],
-        )
+            "insert into feedback (decision, source, at, content, labeller, comment, completes) "
+            "values (?, ?, ?, ?, ?, ?, ?)",
+            [entry.id, entry.source, time.time(), content, entry.labeller, entry.comment,
+             completes],
+        )  # fmt: skip
         return True
 
     def _decision(self, connection: Connection, name: str) -> dict[str, Any]:
@@ -366,7 +383,8 @@ def opened(path: str) -> Connection:
                 "update racer_jax",
                 path=_databases.shown(path),
             )
-        _databases.add_columns(connection, "decision", _NEW_COLUMNS)
+        for table, columns in _NEW_COLUMNS.items():
+            _databases.add_columns(connection, table, columns)
         return connection
 
 
