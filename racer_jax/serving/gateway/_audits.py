@@ -19,7 +19,7 @@ from racer_jax.serving.gateway._judging import label_request, verdict_from
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._records import AuditRow, Feedback
 from racer_jax.serving.gateway._replies import Fields, Reply
-from racer_jax.serving.gateway._store import Store
+from racer_jax.serving.gateway._store import Store, answer_of
 from racer_jax.serving.gateway.core import LOG, Gateway
 
 Labels = dict[str, int]
@@ -183,7 +183,7 @@ async def _kept(store: Store, entry: Feedback) -> bool:
     """Keeps feedback; that on a decision of another replica may be sooner here than its row."""
     while True:
         try:
-            return await asyncio.wrap_future(store.feedback(entry))
+            return await answer_of(store.feedback(entry))
         except GatewayError as error:
             decided = seconds_of(entry.id)
             if not store.shared or error.status != 404 or decided is None:
@@ -216,7 +216,7 @@ async def waiting_audits(store: Store, limit: int) -> list[dict[str, Any]]:
             for name, at, messages, answers, route, group in rows
         ]
 
-    return await asyncio.wrap_future(store.ask(read))
+    return await answer_of(store.ask(read))
 
 
 def labels_of(body: bytes) -> list[Feedback]:

@@ -28,6 +28,7 @@ from racer_jax.serving.gateway._queries import (
     query_of,
 )
 from racer_jax.serving.gateway._records import TRUSTED, check_models, feedback_of
+from racer_jax.serving.gateway._store import answer_of
 from racer_jax.serving.gateway.core import Gateway
 from racer_jax.serving.gateway.settings import Name
 
@@ -175,7 +176,7 @@ async def decision(gateway: Gateway, scope: Scope, receive: Receive, send: Send)
     """`GET /v1/racer/decisions/{id}`: the record of a decision of the same client."""
     client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
     name = scope["path_params"]["id"]
-    plain = await asyncio.wrap_future(gateway.store.decision(name))
+    plain = await answer_of(gateway.store.decision(name))
     if plain["client"] != client.name and "admin" not in client.key.roles:
         raise GatewayError(
             404, "not_found_error", f"there is no decision {name!r}", code="unknown_decision"

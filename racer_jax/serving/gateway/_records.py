@@ -1,6 +1,6 @@
 """What is kept of decisions, calls and feedback, and why feedback may be refused."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -239,55 +239,6 @@ def check_label(
             f"{answered} was, which is one of the set",
             "answer_correct",
         )
-
-
-def facts_of(entry: Feedback) -> dict[str, Any]:
-    """What feedback says, without who says it."""
-    said = {"correct": entry.correct, "missed": entry.missed}
-    said["answer_correct"] = entry.answer_correct
-    return {name: value for name, value in said.items() if value is not None}
-
-
-def completed(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What two labels of one source say together; None where they contradict each other.
-
-    >>> completed({"answer_correct": 1}, {"missed": 0})
-    {'answer_correct': 1, 'missed': 0}
-    >>> completed({"correct": {"a": 1}}, {"correct": {"a": 0, "b": 1}}) is None
-    True
-    """
-    together = {**new, **before}
-    if "correct" in before and "correct" in new:
-        together["correct"] = {**new["correct"], **before["correct"]}
-    for name, value in new.items():
-        both = together[name]
-        agrees = value.items() <= both.items() if isinstance(value, dict) else value == both
-        if not agrees:
-            return None
-    return together
-
-
-def says_miss(content: Mapping[str, Any], pool: Collection[str]) -> bool:
-    """Whether a label says that the set missed, or that it did not."""
-    return "missed" in content or set(pool) <= set(content.get("correct", ()))
-
-
-def check_together(
-    entry: Feedback,
-    together: Mapping[str, Any],
-    decided: Collection[str],
-    answered: str,
-    pool: Collection[str],
-) -> None:
-    """Refuses a label of an audit that contradicts what its source said before in other fields.
-
-    Raises:
-      GatewayError: If it does.
-    """
-    try:
-        check_label(msgspec.structs.replace(entry, **together), decided, answered, pool, True)
-    except GatewayError:
-        raise contradicts(entry.id, entry.source) from None
 
 
 def unknown_id(name: str) -> GatewayError:

@@ -322,16 +322,24 @@ def _secrets(settings: Settings) -> list[str]:
     return [*keys, password, *called, *(urlsplit(url).path for url in called)]
 
 
-async def _reloaded(gateway: Gateway) -> None:
-    """Reads the artefacts again; one that cannot be used is logged, and the one before stays."""
+async def _reloaded(gateway: Gateway) -> bool:
+    """Reads the artefacts again; one that cannot be used is logged, and the one before stays.
+
+    Returns:
+      Whether it need not be tried again: nothing but the state was at fault if it must.
+    """
     if not gateway.ready:
-        return  # it reads them right now
+        return True  # it reads them right now
     try:
         await gateway.reload()
+    except GatewayError as error:  # the state takes nothing now
+        LOG.error("the artefact in use stays for now: %s", error)
+        return False
     except ValueError as error:
         LOG.error("the artefact in use stays: %s", error)
     except Exception:  # of this program: what looks after the gateway must go on
         LOG.exception("the artefact in use stays")
+    return True
 
 
 async def _keep_up(gateway: Gateway) -> None:
@@ -340,9 +348,8 @@ async def _keep_up(gateway: Gateway) -> None:
     while True:
         await asyncio.sleep(_RELOAD_SECONDS)
         now = gateway.artefact_files()
-        if now != seen:
+        if now != seen and await _reloaded(gateway):
             seen = now
-            await _reloaded(gateway)
         if gateway.store.shared:
             gateway.refresh_spent()
         if time.monotonic() - forgotten > _RETENTION_SECONDS:
