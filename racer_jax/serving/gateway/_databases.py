@@ -21,6 +21,7 @@ _SCHEMES = ("postgresql", "postgres")
 # The lock of those who write; any number that nobody else uses in the same database.
 _LOCK = 0x5241434552
 _BEGIN = "begin immediate"
+_LOG_BYTES = 64 << 20
 _TYPES = {
     "integer primary key autoincrement": "bigserial primary key",
     "integer": "bigint",
@@ -187,6 +188,8 @@ def connected(path: str, schema: str) -> Connection:
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma busy_timeout = 10000")
+        # What a reader that stays for long makes of the log is given back to the disk after it.
+        connection.execute(f"pragma journal_size_limit = {_LOG_BYTES}")
         connection.executescript(schema)
         return connection
 
