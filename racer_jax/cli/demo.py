@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from racer_jax._distribution import install_command
+from racer_jax._files import written_whole
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
-from racer_jax.data.files import written_whole
 from racer_jax.racer.errors import ArtefactError
 
 # Levels at which models are called one after another: that of the artefact, and those measured.

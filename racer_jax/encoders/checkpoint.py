@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from racer_jax.data.files import written_whole
+from racer_jax._files import written_whole
 from racer_jax.encoders.bert import Bert
 from racer_jax.encoders.deberta import Deberta
 from racer_jax.encoders.kept_parts import CheckpointConfig, kept_config

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from racer_jax._distribution import __version__
-from racer_jax.data.files import written_whole
+from racer_jax._files import written_whole
 
 
 def as_plain(value: Any) -> Any:
