@@ -2,10 +2,49 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# How an address begins; a Path has made one slash of two. A single letter is a drive of Windows.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+# How what is behind an address is downloaded.
+_DOWNLOADS = {
+    "s3": "aws s3 cp",
+    "gs": "gcloud storage cp",
+    "hf": "hf download",
+    "http": "curl -LO",
+    "https": "curl -LO",
+}
+
+
+def address_problem(path: str | os.PathLike[str], *, written: bool = False) -> str | None:
+    """What is wrong with an address in the place of a path, and what would do; None if it is none.
+
+    Use this when a file or a folder is not there, or before one is made.
+
+    Args:
+      path: What was given.
+      written: Whether something is to be written there.
+
+    >>> address_problem("ftp://a/b.csv", written=True).split(": ")[1]
+    'write to a local path and copy it there afterwards'
+    >>> address_problem("logs.csv")
+    """
+    text = os.fsdecode(path)
+    match = _ADDRESS.match(text)
+    if match is None or os.path.exists(text.split(":")[0] + ":"):
+        return None
+    scheme, rest = match[1].lower(), match[2]
+    problem = f"must be on this machine, got the address {scheme}://{rest}"
+    if scheme == "file":
+        return f"must be a path, got an address: give /{rest}"
+    if written:
+        return f"{problem}: write to a local path and copy it there afterwards"
+    tool = f" (for example: {_DOWNLOADS[scheme]})" if scheme in _DOWNLOADS else ""
+    return f"{problem}: download it first{tool} and give the path of the copy"
 
 
 @contextmanager
@@ -35,12 +74,17 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Yields:
       The file to write to.
 
+    Raises:
+      OSError: If it cannot be written, or is an address.
+
     >>> with written_whole("/tmp/racer_jax_doctest.txt") as file:
     ...     _ = file.write_text("whole")
     >>> Path("/tmp/racer_jax_doctest.txt").read_text()
     'whole'
     """
     path = Path(path)
+    if problem := address_problem(path, written=True):
+        raise FileNotFoundError(errno.ENOENT, problem, str(path))
     # `secrets` would do the same, and takes a fifth of the time of a help to import.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{path.suffix}")
     with blaming(path):
@@ -66,9 +110,10 @@ def read_kept(path: Path) -> bytes:
       OSError: If there is none, it cannot be read, or something else is in its place.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
     with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
         return file.read()
 
 
