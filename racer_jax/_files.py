@@ -30,7 +30,7 @@ def address_problem(path: str | os.PathLike[str], *, written: bool = False) -> s
       written: Whether something is to be written there.
 
     >>> address_problem("ftp://a/b.csv", written=True).split(": ")[1]
-    'write to a local path and copy it there afterwards'
+    'write to a path here and copy it there afterwards'
     >>> address_problem("logs.csv")
     """
     text = os.fsdecode(path)
@@ -38,13 +38,19 @@ def address_problem(path: str | os.PathLike[str], *, written: bool = False) -> s
     if match is None or os.path.exists(text.split(":")[0] + ":"):
         return None
     scheme, rest = match[1].lower(), match[2]
-    problem = f"must be on this machine, got the address {scheme}://{rest}"
     if scheme == "file":
-        return f"must be a path, got an address: give /{rest}"
+        return f"file:///{rest} is an address: give the path /{rest}"
+    problem = f"{scheme}://{rest} is an address, and files are"
     if written:
-        return f"{problem}: write to a local path and copy it there afterwards"
+        return (
+            f"{problem} written to this machine alone: write to a path here and copy it there "
+            "afterwards"
+        )
     tool = f" (for example: {_DOWNLOADS[scheme]})" if scheme in _DOWNLOADS else ""
-    return f"{problem}: download it first{tool} and give the path of the copy"
+    return (
+        f"{problem} read from this machine alone: download it first{tool} and give the path of the "
+        "copy"
+    )
 
 
 @contextmanager
@@ -84,7 +90,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if problem := address_problem(path, written=True):
-        raise FileNotFoundError(errno.ENOENT, problem, str(path))
+        raise FileNotFoundError(errno.ENOENT, problem)
     # `secrets` would do the same, and takes a fifth of the time of a help to import.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{path.suffix}")
     with blaming(path):

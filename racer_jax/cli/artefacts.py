@@ -183,6 +183,12 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
 
 def _check_train(arguments: argparse.Namespace) -> None:
     """What can be said before minutes of work are spent."""
+    if arguments.cost_weight and arguments.nonconformity not in names.PRICED:
+        raise ValueError(
+            f"--cost-weight is for an order of the models that can depend on costs, "
+            f"{' or '.join(map(repr, names.PRICED))}, got it with nonconformity "
+            f"{arguments.nonconformity!r}"
+        )
     check_tables(arguments, "train")
     check_artefact(arguments.output, overwrite=arguments.overwrite)
 

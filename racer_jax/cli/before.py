@@ -49,6 +49,22 @@ def check_tables(
         check_exists(path)
 
 
+def check_models(arguments: argparse.Namespace, artefact: Path) -> None:
+    """Refuses `--models` that are not those of an artefact.
+
+    Use this when a command reads tables beside an artefact, after the tables were checked.
+
+    Raises:
+      ValueError: If they differ.
+    """
+    from racer_jax.cli.options import Source
+    from racer_jax.racer.artefact import description_of
+
+    description = description_of(artefact)
+    if description is not None:
+        Source.of(arguments).check_models(description["models"])
+
+
 def check_lines(name: str | Path | None) -> None:
     """Refuses a file of lines that is not there; `-` is the standard input.
 

@@ -12,6 +12,7 @@ from racer_jax.cli.before import (
     check_artefact_read,
     check_form,
     check_levels,
+    check_models,
     check_sizes,
     check_tables,
 )
@@ -214,6 +215,8 @@ def _check(arguments: argparse.Namespace) -> None:
     description = check_artefact_read(arguments.artefact)
     if arguments.path:
         check_tables(arguments, "calibrate")
+        if not arguments.without:
+            check_models(arguments, arguments.artefact)
     elif description["calibration"] is None:
         raise _nothing_to_change(arguments.artefact)
 

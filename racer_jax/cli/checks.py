@@ -10,6 +10,7 @@ from racer_jax.cli.before import (
     check_artefact_read,
     check_levels,
     check_lines,
+    check_models,
     check_tables,
 )
 from racer_jax.cli.inputs import Rows, labelled
@@ -97,6 +98,7 @@ def _check(arguments: argparse.Namespace) -> None:
         return
     check_tables(arguments, "measure")
     check_artefact_read(arguments.artefact)
+    check_models(arguments, arguments.artefact)
 
 
 def bound_check(arguments: argparse.Namespace) -> int:

@@ -145,7 +145,7 @@ def _check_folder(folder: Path) -> None:
       ArtefactError: If it does, or is an address.
     """
     if problem := address_problem(folder, written=True):
-        raise ArtefactError(problem, path=folder)
+        raise ArtefactError(problem)
     if folder.exists() and (
         not folder.is_dir() or (any(folder.iterdir()) and not (folder / "commands.sh").exists())
     ):

@@ -27,7 +27,7 @@ def check_file(path: Path, *endings: str, inputs: Iterable[str | Path] = ()) -> 
       ValueError: If its name ends in something else.
     """
     if problem := address_problem(path, written=True):
-        raise DataError(problem, path=path)
+        raise DataError(problem)
     if path.exists() and not path.is_file():
         raise DataError("must be a file to write to", path=path)
     if not path.absolute().parent.is_dir():
@@ -39,6 +39,20 @@ def check_file(path: Path, *endings: str, inputs: Iterable[str | Path] = ()) -> 
             f"output must end in {' or '.join(endings)}, such as "
             f"{path.with_suffix(endings[0])}, got {path}"
         )
+
+
+def check_folder(path: Path) -> None:
+    """Refuses what is no place for a folder.
+
+    Use this when a command fills a folder of its own.
+
+    Raises:
+      DataError: If it is a file, or an address.
+    """
+    if problem := address_problem(path, written=True):
+        raise DataError(problem)
+    if path.exists() and not path.is_dir():
+        raise DataError("must be a folder to write to, got a file", path=path)
 
 
 def _is_read(path: Path, source: Path) -> bool:

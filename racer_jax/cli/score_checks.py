@@ -107,13 +107,19 @@ def _check_scores_named(arguments: argparse.Namespace, files: Sequence[Path]) ->
         raise ValueError(
             f"--loss {arguments.loss} is of a chain of calls: name a --table with answers"
         )
+    typed = arguments.nonconformity or "both"
+    scores = [name.strip() for name in typed.split(",")]
     known = (*names.nonconformities(), *names.orders())
-    for name in (arguments.nonconformity or "").split(","):
+    for name in scores:
         # A function of one's own is known once its module is imported, which may import JAX.
-        if name.strip() not in ("", "both", *known) and ":" not in name:
+        if typed != "both" and name not in known and ":" not in name:
             raise ValueError(
-                f"nonconformity must be both, or among {', '.join(known)}, got {name.strip()!r}"
+                f"nonconformity must be both, or among {', '.join(known)}, got {name!r}"
             )
+        if arguments.scores is not None and name in names.orders():
+            raise ValueError(f"--nonconformity {name} is learned from texts: use --table")
+    if len(set(scores)) < len(scores):
+        raise ValueError(f"nonconformity must name each score once, got {typed!r}")
 
 
 def bound_check_without_artefact(arguments: argparse.Namespace) -> int:

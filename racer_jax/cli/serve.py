@@ -10,7 +10,7 @@ from racer_jax._distribution import install_command
 from racer_jax.cli.before import check_artefact_read, check_calibrated, check_levels
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
-from racer_jax.cli.places import add_overwrite, check_artefact
+from racer_jax.cli.places import add_overwrite, check_artefact, check_folder
 
 if TYPE_CHECKING:
     from racer_jax.serving.gateway._since import Since
@@ -135,8 +135,8 @@ def _check_state(state: str) -> None:
     """Refuses a state that cannot be opened."""
     from racer_jax.serving.gateway._databases import reading
 
-    with reading(state):
-        pass
+    with reading(state) as connection:
+        connection.execute("select 1 from decision limit 1")
 
 
 def _check_recalibrate(parsed: argparse.Namespace) -> None:
@@ -304,6 +304,8 @@ def _check_serve(parsed: argparse.Namespace) -> None:
     for option, port in (("--port", parsed.port), ("--admin-port", parsed.admin_port)):
         if port is not None and not 0 <= port <= 65535:
             raise ValueError(f"{option} must be 0 to 65535, got {port}")
+    if parsed.demo:
+        check_folder(parsed.folder)
     check_extra()
     if parsed.config is not None:
         from racer_jax.serving.gateway.configuration import load_settings

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import print_json, print_line
+from racer_jax.data.formats._source import check_exists
 
 
 def add(subparsers: Subparsers) -> None:
@@ -40,6 +41,8 @@ def _check(parsed: argparse.Namespace) -> None:
     alone = parsed.new_key is not None and not any(signing)
     if not alone and (parsed.new_key is not None or not all(signing)):
         raise ValueError("give ARTEFACT and --key FILE, or --new-key FILE alone")
+    if parsed.key is not None:
+        check_exists(parsed.key)
 
 
 def sign(parsed: argparse.Namespace) -> None:

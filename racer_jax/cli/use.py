@@ -15,10 +15,11 @@ from racer_jax.cli.before import (
     check_calibrated,
     check_levels,
     check_lines,
+    check_models,
     check_tables,
     not_calibrated,
 )
-from racer_jax.cli.inputs import Rows, labelled, open_input
+from racer_jax.cli.inputs import Rows, labelled, open_input, refuse_table
 from racer_jax.cli.options import (
     Source,
     Subparsers,
@@ -118,6 +119,8 @@ def _check_route(arguments: argparse.Namespace) -> None:
     source = _source(arguments)
     check_levels(arguments.alpha)
     check_lines(source)
+    if source is not None:
+        refuse_table(source)
     if arguments.output is not None:
         check_file(arguments.output, inputs=() if source is None else (source,))
     check_calibrated(arguments.artefact)
@@ -275,6 +278,7 @@ def _check_evaluate(arguments: argparse.Namespace) -> None:
         check_file(arguments.output, ".json", inputs=arguments.path)
     check_tables(arguments, "measure")
     check_calibrated(arguments.artefact)
+    check_models(arguments, arguments.artefact)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -168,7 +168,7 @@ def fetch(
     source = CORPORA[corpus]
     folder = default if folder is None else Path(folder)
     if problem := address_problem(folder, written=True):
-        raise DataError(problem, path=folder)
+        raise DataError(problem)
     folder.mkdir(parents=True, exist_ok=True)
     download = _Download(folder, sys.stderr.isatty() if progress is None else progress)
     pooch.get_logger().setLevel("WARNING")

@@ -74,7 +74,7 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
     if folder.is_dir():
         return folder
     if problem := address_problem(source):
-        raise FileNotFoundError(f"a checkpoint {problem}, or a hub id such as owner/name")
+        raise FileNotFoundError(f"{problem}, or a hub id such as owner/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HFValidationError,

@@ -68,7 +68,7 @@ def check_place(path: Path) -> None:
       ArtefactError: If it is one, or an address.
     """
     if problem := address_problem(path, written=True):
-        raise ArtefactError(problem, path=path)
+        raise ArtefactError(problem)
     if path.exists() and not path.is_dir():
         raise ArtefactError("must be a folder to write an artefact to, got a file", path=path)
     if not path.is_dir() or (path / DESCRIPTION).exists():
@@ -289,7 +289,7 @@ def _absent(path: Path) -> str:
         return f"not an artefact: this folder has no file {DESCRIPTION}"
     if path.exists():
         return "not an artefact: an artefact is a folder, got a file"
-    return address_problem(path) or "folder not found"
+    return "folder not found"
 
 
 def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
@@ -298,6 +298,8 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     try:
         content, identity = _content(file)
     except (FileNotFoundError, NotADirectoryError):
+        if problem := address_problem(path):
+            raise ArtefactError(problem) from None
         raise ArtefactError(_absent(path), path=path) from None
     except OSError as error:
         raise ArtefactError(f"cannot be read: {error.strerror or error}", path=file) from None

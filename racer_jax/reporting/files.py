@@ -140,7 +140,7 @@ def finish(write: Callable[[Path], None], output: str | Path) -> Path:
     """
     folder = Path(output)
     if problem := address_problem(folder, written=True):
-        raise SystemExit(f"output {problem}")
+        raise SystemExit(problem)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder)

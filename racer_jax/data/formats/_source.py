@@ -54,7 +54,7 @@ _BINARY: dict[bytes, str] = {
 def cannot_read(path: Path, error: OSError) -> DataError:
     """The error for a file that the system will not give."""
     if problem := address_problem(path):
-        return DataError(problem, path=path)
+        return DataError(problem)
     if isinstance(error, FileNotFoundError):
         return DataError("file not found", path=path)
     return DataError(f"cannot be read: {error.strerror or error}", path=path)

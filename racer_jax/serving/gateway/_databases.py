@@ -228,7 +228,9 @@ def reading(path: str | Path) -> Iterator[Connection]:
     place = str(path)
     shared = is_shared(place)
     if not shared and not Path(path).is_file():
-        raise DataError(address_problem(place) or "file not found", path=path)
+        if problem := address_problem(place):
+            raise DataError(problem)
+        raise DataError("file not found", path=path)
     check_packages(place)
     try:
         if shared:
