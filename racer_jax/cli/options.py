@@ -78,7 +78,8 @@ def add_command(
         epilog=f"examples:\n{lines}",
         formatter_class=HelpPage,
     )
-    parser.set_defaults(needs=tuple(needs), check=check)
+    # No name that an option of a command may have.
+    parser.set_defaults(needs=tuple(needs), check_options=check)
     return parser
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from racer_jax.cli.main import build_parser
+from racer_jax.cli.main import build_parser, main
 from racer_jax.cli.options import add_command
 from racer_jax.racer import artefact as artefacts
 from tests.cli.test_start import artefact
@@ -234,3 +234,34 @@ def test_every_command_is_among_them():
 def test_a_command_cannot_be_added_without_a_check():
     with pytest.raises(TypeError, match="check"):
         add_command(None, "new", "A command.", "racer-jax new")
+
+
+def commands_of(parser):
+    """A parser and those of its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from commands_of(command)
+
+
+def test_what_a_command_carries_hides_none_of_its_options():
+    """`serve` without `--check` once took the function of that name for the option, and ended."""
+    parsers = list(commands_of(build_parser()))
+    assert len(parsers) > 15
+    for parser in parsers:
+        options = {action.dest for action in parser._actions}
+        assert not options & parser._defaults.keys(), parser.prog
+
+
+def test_serve_checks_alone_only_where_it_is_told(tmp_path, monkeypatch):
+    running = pytest.importorskip("racer_jax.serving.gateway._running")
+    seen = []
+    monkeypatch.setattr(running, "run", lambda *args: seen.append(args[:4]))
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        '[models.a]\nbase_url = "http://127.0.0.1:1/v1"\n[routes.r]\nartefact = "my.racer"\n'
+        '[state]\npath = "gateway.db"\n'
+    )
+    assert main(["serve", str(config)]) == main(["serve", str(config), "--check"]) == 0
+    assert [args[3] for args in seen] == [False, True]
