@@ -256,10 +256,14 @@ def _arm(connection: Connection, experiment: str, route: str, level: float, user
         "and d.experiment = ?",
         drawn,
     ).fetchone()
+    # A label that says more than one before it keeps the place of that one.
+    place = "f.seq"
+    if "completes" in columns_of(connection, "feedback"):  # an older version kept none
+        place = "coalesce(f.completes, f.seq)"
     rows = connection.execute(
         "select f.source, f.content, d.answered, d.audited, d.unit from feedback f "
         "join decision d on d.id = f.decision where d.route = ? and d.experiment = ? "
-        "order by f.seq",
+        f"order by {place}",
         drawn,
     ).fetchall()
     labels: dict[int, bool] = {}

@@ -19,7 +19,7 @@ from racer_jax.serving.gateway._judging import label_request, verdict_from
 from racer_jax.serving.gateway._panel import Panel
 from racer_jax.serving.gateway._records import AuditRow, Feedback
 from racer_jax.serving.gateway._replies import Fields, Reply
-from racer_jax.serving.gateway._store import Store
+from racer_jax.serving.gateway._store import Store, answer_of
 from racer_jax.serving.gateway.core import LOG, Gateway
 
 Labels = dict[str, int]
@@ -166,7 +166,8 @@ async def keep(store: Store, entry: Feedback, keep_texts: bool) -> bool:
       GatewayError: If it cannot be taken.
     """
     new = await _kept(store, entry)
-    if new and not keep_texts and entry.source != "user":
+    of_set = entry.correct is not None or entry.missed is not None
+    if new and of_set and not keep_texts and entry.source != "user":
         store.ask(
             lambda connection: (
                 connection.execute(
@@ -182,7 +183,7 @@ async def _kept(store: Store, entry: Feedback) -> bool:
     """Keeps feedback; that on a decision of another replica may be sooner here than its row."""
     while True:
         try:
-            return await asyncio.wrap_future(store.feedback(entry))
+            return await answer_of(store.feedback(entry))
         except GatewayError as error:
             decided = seconds_of(entry.id)
             if not store.shared or error.status != 404 or decided is None:
@@ -193,15 +194,15 @@ async def _kept(store: Store, entry: Feedback) -> bool:
 
 
 async def waiting_audits(store: Store, limit: int) -> list[dict[str, Any]]:
-    """Audits that nobody has labelled, oldest first."""
+    """Audits of which nobody has said whether their sets missed, oldest first."""
 
     def read(connection: Any) -> list[dict[str, Any]]:
         rows = connection.execute(
             "select a.decision, a.at, a.messages, a.answers, d.route, d.grp from audit a "
             "join decision d on d.id = a.decision where a.messages is not null and not exists "
-            "(select 1 from feedback f where f.decision = a.decision and f.source != 'user') "
-            "order by a.at limit ?",
-            [limit],
+            "(select 1 from feedback f where f.decision = a.decision and f.source != 'user' "
+            "and (f.content like ? or f.content like ?)) order by a.at limit ?",
+            ['%"correct":%', '%"missed":%', limit],
         ).fetchall()
         return [
             {
@@ -215,7 +216,7 @@ async def waiting_audits(store: Store, limit: int) -> list[dict[str, Any]]:
             for name, at, messages, answers, route, group in rows
         ]
 
-    return await asyncio.wrap_future(store.ask(read))
+    return await answer_of(store.ask(read))
 
 
 def labels_of(body: bytes) -> list[Feedback]:

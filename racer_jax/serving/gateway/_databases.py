@@ -15,12 +15,14 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from racer_jax._distribution import install_command
+from racer_jax._files import address_problem
 from racer_jax.data.errors import DataError
 
 _SCHEMES = ("postgresql", "postgres")
 # The lock of those who write; any number that nobody else uses in the same database.
 _LOCK = 0x5241434552
 _BEGIN = "begin immediate"
+_LOG_BYTES = 64 << 20
 _TYPES = {
     "integer primary key autoincrement": "bigserial primary key",
     "integer": "bigint",
@@ -187,6 +189,8 @@ def connected(path: str, schema: str) -> Connection:
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma busy_timeout = 10000")
+        # What a reader that stays for long makes of the log is given back to the disk after it.
+        connection.execute(f"pragma journal_size_limit = {_LOG_BYTES}")
         connection.executescript(schema)
         return connection
 
@@ -227,6 +231,8 @@ def reading(path: str | Path) -> Iterator[Connection]:
     place = str(path)
     shared = is_shared(place)
     if not shared and not Path(path).is_file():
+        if problem := address_problem(place):
+            raise DataError(problem)
         raise DataError("file not found", path=path)
     check_packages(place)
     try:

@@ -15,24 +15,32 @@ from racer_jax.serving.gateway._exchange import (
     header_of,
     respond_json,
 )
+from racer_jax.serving.gateway._facts import racer_object
 from racer_jax.serving.gateway._keys import Client
+from racer_jax.serving.gateway._panel import Panel
+from racer_jax.serving.gateway._planning import Plan
 from racer_jax.serving.gateway._queries import (
     PREFIX,
+    Options,
+    Query,
     check_alpha,
     check_group,
-    conversation_of,
+    query_of,
 )
 from racer_jax.serving.gateway._records import TRUSTED, check_models, feedback_of
-from racer_jax.serving.gateway._views import has_text, viewed
+from racer_jax.serving.gateway._store import answer_of
 from racer_jax.serving.gateway.core import Gateway
+from racer_jax.serving.gateway.settings import Name
 
 _MOST_INPUTS = 1024
+# What the object `racer` says of calls, which these decisions come without.
+_OF_CALLS = frozenset({"id", "answered", "failed"})
 
 
 class _Input(msgspec.Struct, forbid_unknown_fields=True):
     text: str | None = None
     messages: list[Any] | None = None
-    group: str | None = None
+    group: Name | None = None
     id: str | None = None
 
 
@@ -80,42 +88,61 @@ async def _decisions(gateway: Gateway, client: Client, body: bytes) -> list[dict
     if request.alpha is not None and "alpha" not in client.key.overrides:
         raise GatewayError(403, "permission_error", "this key may not set alpha", param="alpha")
     check_alpha(client, request.alpha)
+    planner.level(request.alpha, "alpha")
     for one in request.inputs:
         check_group(client, one.group)
-    racer = planner.loaded.racers[planner.level(request.alpha, "alpha")]
-    view = planner.route.view
-    texts = [_text(one, view, i) for i, one in enumerate(request.inputs)]
-    pairs = zip(texts, request.inputs, strict=True)
-    try:
-        routed = await asyncio.gather(
-            *(gateway.batcher.decide(racer, text, one.group) for text, one in pairs)
-        )
-    except ValueError as error:
-        raise bad_request(str(error), "inputs") from None
-    decisions = []
-    for one, result in zip(request.inputs, routed, strict=True):
-        plain = result.decision.to_dict()
-        if one.id is not None:
-            plain["id"] = one.id
-        if request.explain:
-            plain["explanation"] = result.decision.explain()
-        decisions.append(plain)
-    return decisions
+    most, situation = gateway.settings.server.max_messages, gateway.situation(name)
 
-
-def _text(one: _Input, view: str, place: int) -> str:
-    """The text of an input, given as such or as a conversation that the route's view reads."""
-    text = one.text
-    if text is None and one.messages:
+    async def planned(place: int, one: _Input) -> Plan:
         try:
-            conversation = conversation_of(one.messages)
-        except msgspec.ValidationError as error:
-            raise bad_request(f"inputs[{place}].messages: {error}", "inputs") from None
-        if conversation.user and has_text(conversation, view):
-            text = viewed(conversation, view)
-    if text is None or not text.strip():
-        raise bad_request(f"inputs[{place}] must hold text, or messages with a user's text")
-    return text
+            query = _query(one, request.alpha, client, most)
+            return await planner.plan(query, situation)
+        except GatewayError as error:
+            raise _at(place, error) from None
+
+    plans = await asyncio.gather(*(planned(i, one) for i, one in enumerate(request.inputs)))
+    pairs = zip(request.inputs, plans, strict=True)
+    artefact = planner.loaded.checksum
+    return [_plain(one, plan, artefact, request.explain) for one, plan in pairs]
+
+
+def _query(one: _Input, alpha: str | float | None, client: Client, most: int) -> Query:
+    """An input as the request for a completion that it stands for, read as that would be.
+
+    Raises:
+      GatewayError: If it stands for none.
+    """
+    messages = one.messages
+    if one.text is not None:
+        messages = [{"role": "user", "content": one.text}]
+    if messages is None:
+        raise bad_request("it holds nothing", "messages")
+    body = msgspec.json.encode({"model": "", "messages": messages})
+    query = query_of(body, (), client, most)
+    query.options = Options(alpha=alpha, group=one.group)
+    return query
+
+
+def _at(place: int, error: GatewayError) -> GatewayError:
+    """The error of one input of several."""
+    words = f"inputs[{place}]: {error.message}"
+    if error.param == "messages":
+        words = f"inputs[{place}] must hold text, or messages with a user's text: {error.message}"
+    return GatewayError(error.status, error.type, words, code=error.code, param="inputs")
+
+
+def _plain(one: _Input, plan: Plan, artefact: str, explain: bool) -> dict[str, Any]:
+    """The decision on an input, with what a completion would say of it before any call."""
+    assert plan.routed is not None
+    decision = plan.routed.decision
+    plain = decision.to_dict()
+    if one.id is not None:
+        plain["id"] = one.id
+    if explain:
+        plain["explanation"] = decision.explain()
+    facts = racer_object("", plan, Panel(), None, False, artefact)
+    plain["racer"] = {name: facts[name] for name in facts if name not in _OF_CALLS}
+    return plain
 
 
 async def feedback(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,7 +176,7 @@ async def decision(gateway: Gateway, scope: Scope, receive: Receive, send: Send)
     """`GET /v1/racer/decisions/{id}`: the record of a decision of the same client."""
     client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
     name = scope["path_params"]["id"]
-    plain = await asyncio.wrap_future(gateway.store.decision(name))
+    plain = await answer_of(gateway.store.decision(name))
     if plain["client"] != client.name and "admin" not in client.key.roles:
         raise GatewayError(
             404, "not_found_error", f"there is no decision {name!r}", code="unknown_decision"

@@ -72,6 +72,9 @@ async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) 
     counted = gateway.metrics
     counted.in_flight.set(gateway.in_flight)
     counted.depth.set(gateway.batcher.depth)
+    counted.failing.set(gateway.store.error is not None)
+    counted.rows_kept.set(gateway.store.num_kept)
+    counted.rows_lost.set(gateway.store.dropped)
     for name, upstream in gateway.upstreams.items():
         counted.breaker.labels(name).set(upstream.breaker.is_open)
     for name, planner in gateway.planners.items():
@@ -93,6 +96,7 @@ async def status(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
             "problems": problems(gateway),
             "in_flight": gateway.in_flight,
             "background": gateway.num_background,
+            "rows_kept": gateway.store.num_kept,  # until the state can be written again
             "rows_lost": gateway.store.dropped,  # decisions and audits that could not be written
             "routes": {
                 name: _route_status(gateway, name, planner)

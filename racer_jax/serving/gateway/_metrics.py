@@ -55,6 +55,9 @@ class Metrics:
         self.breaker = gauge("breaker_open", "Whether a model counts as down", "model")
         self.in_flight = gauge("inflight", "Requests under way")
         self.depth = gauge("queue_depth", "Requests that wait for a decision")
+        self.failing = gauge("state_failing", "Whether the state cannot be written")
+        self.rows_kept = gauge("state_rows_kept", "Rows that wait until the state can be written")
+        self.rows_lost = gauge("state_rows_lost", "Rows that could not be written")
         self.artefact = gauge(
             "artefact_info", "The artefact in use", "route", "checksum", "alpha", "version"
         )

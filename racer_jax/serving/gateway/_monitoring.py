@@ -182,6 +182,7 @@ class Monitors:
         self._last_decision = self._last_label = self._last_activation = 0
         self._saved_at = 0.0
         self._raised: set[tuple[str, str, str]] = set()
+        self._raised_before: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
         self.alarms: dict[str, bool] = {}
 
@@ -259,11 +260,16 @@ class Monitors:
 
     def on_commit(self, connection: Connection) -> None:
         """Folds, and now and then saves: for the state to call after each group of rows."""
+        self._raised_before = set(self._raised)
         self.fold(connection)
         now = time.monotonic()
         if now - self._saved_at > _SAVE_SECONDS:
             self._saved_at = now
             self.save(connection)
+
+    def on_rollback(self) -> None:
+        """What `on_commit` wrote is undone: alarms are to be written again, and the state saved."""
+        self._raised, self._saved_at = self._raised_before, 0.0
 
     # --- the fold ---------------------------------------------------------------------------------
 

@@ -1,14 +1,16 @@
 """Whom to call for a request, why, and whether the promise holds: before any call is made."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any
 
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.racer.decision import Reason
 from racer_jax.racer.promises import unpromised, unpromised_to_all
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._batcher import Batcher, Routed
-from racer_jax.serving.gateway._costs import expected_costs
+from racer_jax.serving.gateway._costs import costs_of, expected_costs
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._loaded import Loaded, calibration_of, pooled
 from racer_jax.serving.gateway._queries import BESIDE_TEXT, Query
@@ -210,6 +212,7 @@ class Planner:
             null_in_set=routed.null_in_set,
         )
         if unknown:
+            plan.routed = self._of_unknown(routed, group)
             self._unknown(plan, racer, _by_plausibility(decision.margins, decision.scores))
         else:
             plan.no_promise(self._why_not(racer, group))
@@ -294,6 +297,18 @@ class Planner:
             limits.append(query.options.max_models)
         said = [limit for limit in limits if limit is not None]
         return min(said) if said else None
+
+    def _of_unknown(self, routed: Routed, group: str | None) -> Routed:
+        """The decision on a group that nobody calibrated on: it has no threshold of its own."""
+        decision = routed.decision
+        changes: dict[str, Any] = {"group": group, "reason": Reason.POOLED_GROUP}
+        if self.route.on_unknown_group != "pooled":
+            margins = dict.fromkeys(decision.margins, inf)
+            changes |= {"reason": Reason.UNKNOWN_GROUP, "threshold": inf, "margins": margins}
+            changes["models"] = _by_plausibility(decision.margins, decision.scores)
+            if costs := costs_of(self.loaded):
+                changes["expected_cost"] = sum(costs[model] for model in decision.scores)
+        return replace(routed, decision=replace(decision, **changes))
 
     def _unknown(self, plan: Plan, racer: Racer, everyone: tuple[str, ...]) -> None:
         """A group nobody calibrated on: the promise is kept by calling everyone, if it can be."""

@@ -256,15 +256,6 @@ def _header_text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def conversation_of(messages: Any) -> Conversation:
-    """The texts of a conversation that may be routed; perhaps none of a user.
-
-    Raises:
-      msgspec.ValidationError: If they are no messages.
-    """
-    return _conversation(msgspec.convert(messages, list[_Message]))
-
-
 def _conversation(messages: Iterable[_Message]) -> Conversation:
     user, system = [], []
     for message in messages:

@@ -131,7 +131,8 @@ class Feedback(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
       id: Name of the decision.
       correct: Whether each model's answer is right, 0 or 1.
       missed: Whether no model of the set was right.
-      answer_correct: Whether the answer that was shown is right.
+      answer_correct: Whether the answer that was shown is right. Alone it says nothing of the set:
+        an audited request goes on waiting for its label.
       source: Who says so. Only `audit`, `test` and `judge`, of an audited decision, feed a monitor.
       labeller: Name of the person or program.
       comment: Free text.

@@ -111,25 +111,31 @@ def _rows(state: str | Path, route: str | None) -> list[dict[str, Any]]:
     """The decisions of a state, with the label of those that were audited."""
     with reading(state) as connection:
         rows = connection.execute(
-            "select d.prompt, d.grp, d.decided, d.pool, d.null_in_set, d.audited, f.source, "
-            "f.content from decision d left join feedback f on f.seq = (select min(g.seq) from "
-            "feedback g where g.decision = d.id and g.source != 'user') "
-            "where d.artefact != '' and (? is null or d.route = ?) order by d.seq",
+            "select id, prompt, grp, decided, pool, null_in_set, audited from decision "
+            "where artefact != '' and (? is null or route = ?) order by seq",
             [route, route],
         ).fetchall()
+        labels = connection.execute(
+            "select decision, source, content from feedback where source != 'user' order by seq"
+        ).fetchall()
+    correct: dict[str, list[dict[str, int]]] = {}
+    for name, source, content in labels:
+        said = msgspec.json.decode(content).get("correct")
+        if source in TRUSTED and said is not None:
+            correct.setdefault(name, []).append(said)
     plain = []
-    for prompt, group, decided, pool, null, audited, source, content in rows:
-        label = {}
-        if audited and source in TRUSTED:
-            label = {"correct": msgspec.json.decode(content).get("correct")}
+    for name, prompt, group, decided, pool, null, audited in rows:
+        models = set(msgspec.json.decode(pool))
+        # The first that says it of every model: others say neither a miss nor that there was none.
+        whole = [said for said in correct.get(name, ()) if audited and models <= set(said)]
         plain.append(
             {
                 "prompt": prompt,
                 "grp": group,
                 "decided": set(msgspec.json.decode(decided)),
-                "pool": set(msgspec.json.decode(pool)),
+                "pool": models,
                 "null": bool(null),
-                "label": label,
+                "label": {"correct": whole[0]} if whole else {},
             }
         )
     return plain

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -16,7 +17,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from racer_jax._memory import use_large_pages
-from racer_jax.serving.gateway._exchange import CONNECTION
+from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._exchange import CONNECTION, JSON
+from racer_jax.serving.gateway._facts import undecided
+from racer_jax.serving.gateway._identifiers import new_id
 from racer_jax.serving.gateway._secrets import Redaction
 from racer_jax.serving.gateway.app import inference_app, management_app
 from racer_jax.serving.gateway.core import LOG, Gateway
@@ -84,6 +88,15 @@ def _without_upgrade(data: bytes) -> bytes:
     return _UPGRADE.sub(b"\r\nx-ignored-upgrade:", head) + end + rest
 
 
+def _response_of(error: GatewayError) -> bytes:
+    """A whole response for a request that no application sees."""
+    body = error.to_json()
+    sent = [JSON, *undecided(new_id(), error.type, 0.0)]
+    sent += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n".encode()
+    return head + b"".join(name + b": " + value + b"\r\n" for name, value in sent) + b"\r\n" + body
+
+
 def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpToolsProtocol]:
     """The protocol of uvicorn, with bounds on the headers of a request in seconds and bytes."""
 
@@ -145,11 +158,20 @@ def bounded_protocol(header_seconds: float, max_header_bytes: int) -> type[HttpT
 
         def _check_headers(self) -> None:
             if self._header_bytes > max_header_bytes and not self.transport.is_closing():
-                self.transport.write(
-                    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                    b"content-length: 0\r\nconnection: close\r\n\r\n"
-                )
-                self.transport.close()
+                words = f"the headers must be at most {max_header_bytes} bytes"
+                self._refuse(GatewayError(431, "invalid_request_error", words, code="headers"))
+
+        def send_400_response(self, msg: str) -> None:
+            # What uvicorn calls for bytes that are no HTTP; its own answer is a plain text.
+            words = "the request is not one of HTTP/1.1"
+            self._refuse(GatewayError(400, "invalid_request_error", words, code="http"))
+
+        def _refuse(self, error: GatewayError) -> None:
+            """Sends an error, unless that would be within another response; ends the connection."""
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete or not cycle.response_started:
+                self.transport.write(_response_of(error))
+            self.transport.close()
 
         def _stop_timer(self) -> None:
             if self._timer is not None:
@@ -300,16 +322,24 @@ def _secrets(settings: Settings) -> list[str]:
     return [*keys, password, *called, *(urlsplit(url).path for url in called)]
 
 
-async def _reloaded(gateway: Gateway) -> None:
-    """Reads the artefacts again; one that cannot be used is logged, and the one before stays."""
+async def _reloaded(gateway: Gateway) -> bool:
+    """Reads the artefacts again; one that cannot be used is logged, and the one before stays.
+
+    Returns:
+      Whether it need not be tried again: nothing but the state was at fault if it must.
+    """
     if not gateway.ready:
-        return  # it reads them right now
+        return True  # it reads them right now
     try:
         await gateway.reload()
+    except GatewayError as error:  # the state takes nothing now
+        LOG.error("the artefact in use stays for now: %s", error)
+        return False
     except ValueError as error:
         LOG.error("the artefact in use stays: %s", error)
     except Exception:  # of this program: what looks after the gateway must go on
         LOG.exception("the artefact in use stays")
+    return True
 
 
 async def _keep_up(gateway: Gateway) -> None:
@@ -318,9 +348,8 @@ async def _keep_up(gateway: Gateway) -> None:
     while True:
         await asyncio.sleep(_RELOAD_SECONDS)
         now = gateway.artefact_files()
-        if now != seen:
+        if now != seen and await _reloaded(gateway):
             seen = now
-            await _reloaded(gateway)
         if gateway.store.shared:
             gateway.refresh_spent()
         if time.monotonic() - forgotten > _RETENTION_SECONDS:

@@ -5,8 +5,11 @@ labels) has been committed before: a process that is killed loses none of it. Ro
 which cannot be reached does not take are kept, and written once it is back.
 """
 
+import asyncio
 import contextlib
+import errno
 import logging
+import os
 import queue
 import threading
 import time
@@ -19,14 +22,12 @@ import msgspec
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway import _databases
 from racer_jax.serving.gateway._databases import Connection
-from racer_jax.serving.gateway._identifiers import seconds_of
+from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._labels import keep_feedback
 from racer_jax.serving.gateway._records import (
     AuditRow,
     DecisionRow,
     Feedback,
-    check_label,
-    contradicts,
-    past_retention,
     plain_row,
     unknown_id,
 )
@@ -35,6 +36,8 @@ _LOG = logging.getLogger("racer_jax.serving.gateway")
 T = TypeVar("T")
 _FORMAT = 1
 _PAUSE = 0.05
+# Time between tries to write while the database takes nothing.
+_AGAIN_SECONDS = 1.0
 # Rows that are kept while the database cannot be reached; older ones are dropped, and counted.
 _MOST_KEPT = 20_000
 _SCHEMA = """
@@ -54,7 +57,7 @@ create table if not exists call (
 create index if not exists call_decision on call (decision);
 create table if not exists feedback (
   seq integer primary key autoincrement, decision text not null, source text not null,
-  at real not null, content text not null, labeller text, comment text,
+  at real not null, content text not null, labeller text, comment text, completes integer,
   unique (decision, source));
 create table if not exists audit (
   decision text primary key, at real not null, messages blob, answers text not null,
@@ -72,7 +75,13 @@ DECISION_COLUMNS = (
     "unit",
 )  # fmt: skip
 # Those that tables of older versions lack: empty in their rows.
-_NEW_COLUMNS = {"promised": "integer", "experiment": "text", "unit": "integer"}
+_NEW_COLUMNS = {
+    "decision": {"promised": "integer", "experiment": "text", "unit": "integer"},
+    "feedback": {"completes": "integer"},  # the place of an earlier label that said less
+}
+_WRITTEN = (
+    "insert into meta values ('written', ?) on conflict (name) do update set value = excluded.value"
+)
 _INSERT = (
     f"insert into decision ({', '.join(DECISION_COLUMNS)}) "
     f"values ({', '.join('?' * len(DECISION_COLUMNS))})"
@@ -99,8 +108,8 @@ class Store:
     Args:
       path: The SQLite file, `:memory:` for none, or an address `postgresql://...`.
       retention: Seconds after which a decision is forgotten.
-      on_commit: Called in the writing thread, inside the transaction, after new rows; it may read
-        and write the tables.
+      on_commit: Called in the writing thread once new rows are committed, in a transaction of its
+        own; it may read and write the tables.
 
     Raises:
       DataError: If it cannot be opened or is no state of a gateway.
@@ -115,6 +124,7 @@ class Store:
     ) -> None:
         _databases.check_packages(path)
         self.path, self._retention = path, retention
+        self.on_rollback: Callable[[], None] | None = None
         self.shared = _databases.is_shared(path)
         self.on_commit = on_commit
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -122,6 +132,8 @@ class Store:
         self.error: Exception | None = None
         self.dropped = 0
         self._kept: list[DecisionRow | AuditRow] = []
+        self._failed_at = 0.0
+        self._files: tuple[tuple[int, int] | None, ...] = ()
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, args=(ready,), name="racer-state")
         self._thread.daemon = True
@@ -149,11 +161,16 @@ class Store:
 
         Its errors are those of `GatewayError`: 404, 409 and 410.
         """
-        return self.ask(lambda connection: self._feedback(connection, entry))
+        return self.ask(lambda connection: keep_feedback(connection, entry, self._retention))
 
     def decision(self, name: str) -> "Future[dict[str, Any]]":
         """A decision with its calls and feedback; the error is that of an unknown id."""
         return self.ask(lambda connection: self._decision(connection, name))
+
+    @property
+    def num_kept(self) -> int:
+        """Rows that wait until they can be written."""
+        return len(self._kept)
 
     def close(self) -> None:
         """Writes what is queued and ends."""
@@ -175,20 +192,35 @@ class Store:
             )
             return
         ready.set_result(None)
+        self._files = _files_of(self.path)
         going = True
         while going:
-            items = [self._queue.get()]
-            if isinstance(items[0], DecisionRow):
-                time.sleep(_PAUSE)  # those that come meanwhile are written with it
-            while not self._queue.empty():
-                items.append(self._queue.get())
+            items = self._gathered()
             going = None not in items
             items = [*self._kept, *(item for item in items if item is not None)]
             self._kept = []
             if getattr(connection, "lost", False):
                 connection = self._again(connection)
             self._write(connection, items)
+        if self._kept:
+            self.dropped += len(self._kept)
+            _LOG.error("the state has lost %d rows: %s", len(self._kept), self.error)
         connection.close()
+
+    def _gathered(self) -> list[Any]:
+        """What has come; while nothing can be written, it is tried once in a while."""
+        if self.error is None:
+            items = [self._queue.get()]
+            if isinstance(items[0], DecisionRow):
+                time.sleep(_PAUSE)  # those that come meanwhile are written with it
+        else:
+            items = []
+            with contextlib.suppress(queue.Empty):
+                items.append(self._queue.get(timeout=_AGAIN_SECONDS))
+                time.sleep(max(self._failed_at + _AGAIN_SECONDS - time.monotonic(), 0.0))
+        while not self._queue.empty():
+            items.append(self._queue.get())
+        return items
 
     def _again(self, connection: Connection) -> Connection:
         """A new connection in the place of a broken one; the broken one where there is none."""
@@ -211,8 +243,12 @@ class Store:
         Where the database refuses one of several, each is tried alone: the others are not at fault.
         """
         answers: list[tuple[Future[Any], Any]] = []
+        before = self.error
         try:
+            self._check_files()
             connection.execute("begin immediate")
+            if before is not None:  # whether it can be written shows by writing
+                connection.execute(_WRITTEN, [str(time.time())])
             decisions = [item for item in items if isinstance(item, DecisionRow)]
             if decisions:
                 self._insert(connection, decisions)
@@ -221,14 +257,10 @@ class Store:
                     _insert_audit(connection, item)
                 elif isinstance(item, tuple):
                     answers.append((item[1], _outcome(connection, item[0])))
-            if self.on_commit is not None:
-                self.on_commit(connection)
             connection.execute("commit")
         except Exception as error:  # a full disk, say: whoever waits hears of it
-            self.error = error
-            if connection.in_transaction:
-                with contextlib.suppress(*_databases.errors()):
-                    connection.execute("rollback")
+            _undo(connection)
+            self._failed(error)
             if len(items) > 1 and not _databases.may_pass(error):
                 for item in items:
                     self._write(connection, [item])
@@ -236,12 +268,44 @@ class Store:
             self._keep(items, error)
             answers = [(item[1], error) for item in items if isinstance(item, tuple)]
         else:
-            self.error = None
+            self._fold(connection)
         for future, outcome in answers:
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+    def _fold(self, connection: Connection) -> None:
+        """Has what is committed taken in: what might yet be undone must not count."""
+        try:
+            if self.on_commit is not None:
+                connection.execute("begin immediate")
+                self.on_commit(connection)
+                connection.execute("commit")
+        except Exception as error:
+            _undo(connection)
+            if self.on_rollback is not None:
+                self.on_rollback()
+            self._failed(error)
+            return
+        if self.error is not None:
+            _LOG.warning("the state is written again")
+        self.error = None
+
+    def _failed(self, error: Exception) -> None:
+        """Notes why nothing could be written, and says it once."""
+        if self.error is None and _databases.may_pass(error):
+            _LOG.error("the state cannot be written: %s; what comes is kept for now", error)
+        self.error, self._failed_at = error, time.monotonic()
+
+    def _check_files(self) -> None:
+        """Refuses to write into files that are not where they were: nobody would read them again.
+
+        Raises:
+          OSError: If one was deleted or replaced.
+        """
+        if _files_of(self.path) != self._files:
+            raise OSError(errno.ESTALE, "its file was deleted or replaced: put it back, or restart")
 
     def _insert(self, connection: Connection, rows: list[DecisionRow]) -> None:
         connection.executemany(_INSERT, map(_values, rows))
@@ -251,42 +315,6 @@ class Store:
             for c in row.calls
         ]
         connection.executemany("insert into call values (?, ?, ?, ?, ?, ?, ?)", calls)
-
-    def _feedback(self, connection: Connection, entry: Feedback) -> bool:
-        since = seconds_of(entry.id)
-        if since is not None and since < time.time() - self._retention:
-            raise past_retention(entry.id)
-        row = connection.execute(
-            "select decided, answered, mode, pool, audited from decision where id = ?", [entry.id]
-        ).fetchone()
-        if row is None:
-            raise unknown_id(entry.id)
-        decided, answered, mode, pool, audited = row
-        if mode == "synthesize":  # the answer that was shown is that of none of the models
-            answered = ""
-        decided, pool = map(msgspec.json.decode, (decided, pool))
-        check_label(entry, decided, answered, pool, bool(audited))
-        content = _json(
-            {
-                name: getattr(entry, name)
-                for name in ("correct", "missed", "answer_correct")
-                if getattr(entry, name) is not None
-            }
-        )
-        before = connection.execute(
-            "select content from feedback where decision = ? and source = ?",
-            [entry.id, entry.source],
-        ).fetchone()
-        if before is not None:
-            if msgspec.json.decode(before[0]) != msgspec.json.decode(content):
-                raise contradicts(entry.id, entry.source)
-            return False
-        connection.execute(
-            "insert into feedback (decision, source, at, content, labeller, comment) "
-            "values (?, ?, ?, ?, ?, ?)",
-            [entry.id, entry.source, time.time(), content, entry.labeller, entry.comment],
-        )
-        return True
 
     def _decision(self, connection: Connection, name: str) -> dict[str, Any]:
         row = connection.execute(
@@ -331,6 +359,47 @@ class Store:
         return self.ask(delete)
 
 
+async def answer_of(future: "Future[T]") -> T:
+    """What was asked of the state.
+
+    Raises:
+      GatewayError: If it says so, or the state can be neither read nor written now (503).
+    """
+    try:
+        return await asyncio.wrap_future(future)
+    except _databases.errors() as error:
+        raise GatewayError(
+            503,
+            "server_error",
+            "the state of the gateway cannot be written now, and nothing of this request was kept: "
+            "send it again later",
+            code="state",
+            headers={"retry-after": "5"},
+        ) from error
+
+
+def _undo(connection: Connection) -> None:
+    """Ends a transaction that failed, if there is one."""
+    with contextlib.suppress(*_databases.errors()):
+        if connection.in_transaction:
+            connection.execute("rollback")
+
+
+def _files_of(path: str) -> tuple[tuple[int, int] | None, ...]:
+    """What tells the files of a state from others; None for one that is not there."""
+    if _databases.is_shared(path) or path == ":memory:":
+        return ()
+    numbers: list[tuple[int, int] | None] = []
+    for name in (path, f"{path}-wal"):
+        try:
+            status = os.stat(name)
+        except OSError:
+            numbers.append(None)
+        else:
+            numbers.append((status.st_dev, status.st_ino))
+    return tuple(numbers)
+
+
 def _outcome(connection: Connection, function: Callable[[Connection], Any]) -> Any:
     """The result of a function, or its error; what it wrote before an error is undone."""
     connection.execute("savepoint one")
@@ -366,7 +435,8 @@ def opened(path: str) -> Connection:
                 "update racer_jax",
                 path=_databases.shown(path),
             )
-        _databases.add_columns(connection, "decision", _NEW_COLUMNS)
+        for table, columns in _NEW_COLUMNS.items():
+            _databases.add_columns(connection, table, columns)
         return connection
 
 

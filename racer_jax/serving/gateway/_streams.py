@@ -1,7 +1,7 @@
 """Events of a stream: a finished answer as chunks, signs of life, and late errors."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,8 @@ TAIL_BYTES = 4096
 # A piece of text of a chunk: small enough for a client to show, large enough to cost little.
 _PIECE = 2000
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_EVENT_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 # An error is an event of its own, the first field of one, or the reason why an answer ends.
 _ERROR = re.compile(
     rb'[\r\n](?:data:[ \t]*\{\s*"error"\s*:\s*[^\sn]|event: ?error)|"finish_reason"\s*:\s*"error"'
@@ -75,22 +77,38 @@ def chunks(
     yield DONE
 
 
-def usage_in(tail: bytes) -> Usage | None:
-    """The usage that the end of a stream holds; None where it holds none."""
-    for line in reversed(tail.splitlines()):
-        if line.startswith(b"data: {") and b'"usage"' in line:
+def usage_in(data: Sequence[bytes]) -> Usage | None:
+    """The usage that the data of the last events of a stream hold; None where they hold none."""
+    for one in reversed(data):
+        if one.startswith(b"{") and b'"usage"' in one:
             try:
-                return usage_from(_chunk.decode(line[6:]).usage)
+                usage = usage_from(_chunk.decode(one).usage)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return None
+            if usage is not None:
+                return usage
     return None
+
+
+def _data_of(event: bytes) -> bytes:
+    """The data of an event: what its lines `data:` hold, with or without a space before it."""
+    lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
+    return b"\n".join(line.removeprefix(b" ") for line in lines)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 class Passing:
     """What is known of a stream whose bytes pass: its end, and whether an error was among them."""
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._tail, self._is_cut = b"", False
         self._carried = b"\n"  # the first line begins a line too
         self._has_error = False
 
@@ -100,16 +118,41 @@ class Passing:
         if b"error" in seen and not self._has_error:
             self._has_error = _ERROR.search(seen) is not None
         self._carried = seen[-_CARRIED:]
-        self._tail = (self._tail + part)[-TAIL_BYTES:]
+        tail = self._tail + part
+        if len(tail) > TAIL_BYTES:
+            tail, self._is_cut = tail[-TAIL_BYTES:], True
+        self._tail = tail
 
     @property
     def usage(self) -> Usage | None:
         """The usage that the end of the stream holds; None where it holds none."""
-        return usage_in(self._tail)
+        return usage_in(self._data)
 
     @property
     def is_whole(self) -> bool:
         """Whether the stream was that of an answer: its last words, and no error."""
         if self._has_error:
             return False
-        return b"[DONE]" in self._tail or _FINISHED.search(self._tail) is not None
+        events = self._events
+        if b"[DONE]" in map(bytes.strip, self._data):
+            return True
+        return any(_FINISHED.search(event) for event in events)
+
+    @property
+    def _events(self) -> list[bytes]:
+        """The events of the end of the stream that are whole; the first may lack its beginning."""
+        *events, last = _EVENT_END.split(self._tail)
+        # Some upstreams end with a line and no event, and close: whatever is whole is meant.
+        data = _data_of(last)
+        if data.strip() == b"[DONE]" or _is_json(data):
+            events.append(last)
+        return events
+
+    @property
+    def _data(self) -> list[bytes]:
+        """Their data. Of a text that was cut, the rest may read like a line: it is left out."""
+        events = self._events
+        if self._is_cut and events:
+            first = _LINE_END.split(events[0], 1)
+            events[0] = first[1] if len(first) > 1 else b""
+        return [data for event in events if (data := _data_of(event))]

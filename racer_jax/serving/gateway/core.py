@@ -29,7 +29,7 @@ from racer_jax.serving.gateway._planning import Planner, Situation
 from racer_jax.serving.gateway._queries import PREFIX
 from racer_jax.serving.gateway._references import reference_of
 from racer_jax.serving.gateway._replies import Usage
-from racer_jax.serving.gateway._store import Store, meta
+from racer_jax.serving.gateway._store import Store, answer_of, meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
 
@@ -128,6 +128,7 @@ class Gateway:
         self.monitors = Monitors(settings.monitors, self.hash_key, self._alarm)
         self.store.ask(self.monitors.load).result()
         self.store.on_commit = self.monitors.on_commit
+        self.store.on_rollback = self.monitors.on_rollback
 
     async def stop(self) -> None:
         """Finishes what runs in the background and closes everything."""
@@ -193,7 +194,7 @@ class Gateway:
                 connection, name, loaded.checksum, null, reference
             )
         )
-        await asyncio.wrap_future(entered)
+        await answer_of(entered)
         if name in self.planners:
             self.previous[name] = self.planners[name]
         self._activate(name, planner)

@@ -26,6 +26,8 @@ except ModuleNotFoundError:
     litellm, _Base = None, object
 
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+# Errors that come after the stream has begun, and the status that each has before it.
+_STATUSES = {"racer_abstained": 422, "racer_deadline": 504, "invalid_request_error": 400}
 _BASE = "http://127.0.0.1:8080/v1"
 # What litellm passes on that is for itself, not for the model.
 _OWN = frozenset({"stream", "extra_headers", "max_retries", "extra_body", "custom_llm_provider"})
@@ -56,7 +58,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
         url, headers, body = self._request(options, stream=False)
         with _errors():
             client = options.get("client") or HTTPHandler()
-            response = client.post(url, headers=headers, data=body)
+            response = client.post(url, headers=headers, data=body, timeout=_timeout(options))
         return self._answer(options, response)
 
     async def acompletion(self, *args: Any, **options: Any) -> Any:
@@ -64,7 +66,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
         url, headers, body = self._request(options, stream=False)
         with _errors():
             client = options.get("client") or AsyncHTTPHandler()
-            response = await client.post(url, headers=headers, data=body)
+            response = await client.post(url, headers=headers, data=body, timeout=_timeout(options))
         return self._answer(options, response)
 
     def streaming(self, *args: Any, **options: Any) -> Iterator[dict[str, Any]]:
@@ -72,20 +74,27 @@ class RacerProvider(_Base):  # type: ignore[misc]
         url, headers, body = self._request(options, stream=True)
         with _errors():
             client = options.get("client") or HTTPHandler()
-            response = client.post(url, headers=headers, data=body, stream=True)
-            for line in response.iter_lines():
-                if (chunk := _chunk(line)) is not None:
-                    yield chunk
+            response = client.post(
+                url, headers=headers, data=body, stream=True, timeout=_timeout(options)
+            )
+            events = _Events()
+            for part in response.iter_bytes():
+                yield from events.chunks(part)
+            events.check_end()
 
     async def astreaming(self, *args: Any, **options: Any) -> AsyncIterator[dict[str, Any]]:
         """The pieces of an answer. Use this when litellm calls it: nobody else does."""
         url, headers, body = self._request(options, stream=True)
         with _errors():
             client = options.get("client") or AsyncHTTPHandler()
-            response = await client.post(url, headers=headers, data=body, stream=True)
-            async for line in response.aiter_lines():
-                if (chunk := _chunk(line)) is not None:
+            response = await client.post(
+                url, headers=headers, data=body, stream=True, timeout=_timeout(options)
+            )
+            events = _Events()
+            async for part in response.aiter_bytes():
+                for chunk in events.chunks(part):
                     yield chunk
+            events.check_end()
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -103,7 +112,9 @@ class RacerProvider(_Base):  # type: ignore[misc]
         }
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        headers = {"content-type": "application/json"}
+        given = options.get("headers") or {}
+        headers = {name.lower(): str(value) for name, value in given.items()}
+        headers["content-type"] = "application/json"
         key = options.get("api_key") or os.environ.get("RACER_API_KEY")
         if key:
             headers["authorization"] = f"Bearer {key}"
@@ -113,7 +124,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
     def _answer(self, options: dict[str, Any], response: Any) -> Any:
         plain = msgspec.json.decode(response.content)
         answer = litellm.ModelResponse(**{k: v for k, v in plain.items() if k != "racer"})
-        answer.racer = plain["racer"]
+        answer.racer = plain.get("racer")
         return answer
 
 
@@ -132,33 +143,85 @@ class _errors:  # noqa: N801  # a block, not a thing
         raise CustomLLMError(status, str(message)) from None
 
 
-def _chunk(line: str) -> dict[str, Any] | None:
-    """What a line of a stream says; None for a comment or an end.
+def _timeout(options: dict[str, Any]) -> Any:
+    """The time that litellm gives a request; that of litellm itself where it gives none."""
+    limit = options.get("timeout")
+    return litellm.request_timeout if limit is None else limit
+
+
+class _Events:
+    """The pieces of a stream, from bytes that may be cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._is_whole = False
+
+    def chunks(self, part: bytes) -> Iterator[dict[str, Any]]:
+        """What the lines say that end within more bytes.
+
+        Raises:
+          CustomLLMError: If one is an error.
+        """
+        # No other characters end a line, though Python thinks so: a text may hold them.
+        *lines, self._rest = (self._rest + part).replace(b"\r\n", b"\n").split(b"\n")
+        for line in lines:
+            data = line[5:].strip() if line.startswith(b"data:") else b""
+            if data == b"[DONE]":
+                self._is_whole = True
+            elif data.startswith(b"{"):
+                for chunk in _chunks(msgspec.json.decode(data)):
+                    self._is_whole |= chunk["is_finished"]
+                    yield chunk
+
+    def check_end(self) -> None:
+        """Refuses a stream that broke off: half an answer would pass for a whole one.
+
+        Raises:
+          CustomLLMError: If its last words are missing.
+        """
+        if not self._is_whole:
+            raise CustomLLMError(502, "the stream of the gateway ended before the answer did")
+
+
+def _chunks(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What an event of a stream says; several where it holds several calls of tools.
 
     Raises:
       CustomLLMError: If it is an error.
     """
-    if not line.startswith("data: {"):
-        return None
-    event = msgspec.json.decode(line[6:])
-    if "error" in event:
-        raise CustomLLMError(502, event["error"]["message"])
+    if event.get("error") is not None:
+        status = _STATUSES.get(event["error"].get("type"), 502)
+        raise CustomLLMError(status, event["error"]["message"])
     usage = event.get("usage")
-    choice = event["choices"][0] if event["choices"] else {"delta": {}}
-    calls = choice["delta"].get("tool_calls") or [None]
-    tokens = facts = None
+    tokens = None
     if usage is not None:
         tokens = {name: usage[name] for name in _USAGE if name in usage}
-    if "racer" in event:
-        facts = {"racer": event["racer"]}
+    facts = {"racer": event["racer"]} if "racer" in event else {}
+    for choice in event.get("choices") or [{}]:
+        delta = choice.get("delta") or {}
+        more = dict(facts)
+        if delta.get("refusal") is not None:
+            more["refusal"] = delta["refusal"]
+        *calls, last = delta.get("tool_calls") or [None]
+        index = choice.get("index", 0)
+        for call in calls:
+            yield _piece("", call, "", None, index, {})
+        text, finish = delta.get("content") or "", choice.get("finish_reason") or ""
+        yield _piece(text, last, finish, tokens, index, more)
+
+
+def _piece(
+    text: str, call: Any, finish: str, usage: Any, index: int, more: dict[str, Any]
+) -> dict[str, Any]:
+    """A piece of a stream as litellm reads it."""
     return {
-        "text": choice["delta"].get("content") or "",
-        "tool_use": calls[0],
-        "is_finished": choice.get("finish_reason") is not None,
-        "finish_reason": choice.get("finish_reason") or "",
-        "usage": tokens,
-        "index": 0,
-        "provider_specific_fields": facts,
+        "text": text,
+        "tool_use": call,
+        "is_finished": bool(finish),
+        "finish_reason": finish,
+        "usage": usage,
+        "index": index,
+        "provider_specific_fields": more or None,
     }
 
 

@@ -1,6 +1,7 @@
 """The provider for litellm against the released litellm; skips where it is not installed."""
 
 import asyncio
+import json
 import os
 import threading
 
@@ -8,8 +9,8 @@ import pytest
 
 from racer_jax.serving.gateway import inference_app
 from racer_jax.serving.gateway._server import _server, bounded_protocol, listening
-from racer_jax.serving.gateway.litellm_provider import RacerProvider
-from tests.serving.gateway.upstreams import status
+from racer_jax.serving.gateway.litellm_provider import RacerProvider, _Events
+from tests.serving.gateway.upstreams import slow, status
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 MESSAGES = [{"role": "user", "content": "small,medium,large ?"}]
@@ -87,3 +88,87 @@ def test_litellm_asks_the_gateway_and_waits(provided, served, upstreams):
     assert whole.choices[0].message.content == "A"
     assert "".join(part.choices[0].delta.content or "" for part in parts) == "A"
     assert "no model gave an answer" in str(error)
+
+
+def _event(delta, finish=None, **more):
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return f"data:{json.dumps({'choices': [choice], **more}, ensure_ascii=False)}\n\n".encode()
+
+
+def _pieces(content):
+    events = _Events()
+    pieces = [piece for one in content for piece in events.chunks(one)]
+    events.check_end()
+    return pieces
+
+
+def test_a_stream_is_read_wherever_it_is_cut():
+    text = "one\u2028two\x85three\x0bfour\x1c"  # ends of lines to Python, not to a stream
+    stream = _event({"content": text}) + _event({}, "stop") + b"data: [DONE]\r\n\r\n"
+    for cut in range(len(stream)):
+        pieces = _pieces([stream[:cut], stream[cut:]])
+        assert "".join(piece["text"] for piece in pieces) == text
+        assert [piece["finish_reason"] for piece in pieces] == ["", "stop"]
+
+
+def test_every_call_of_a_tool_is_passed_on():
+    calls = [{"index": i, "function": {"name": name}} for i, name in enumerate("ab")]
+    stream = _event({"tool_calls": calls}) + _event({}, "tool_calls", racer={"reason": "ok"})
+    pieces = _pieces([stream])
+    assert [piece["tool_use"] for piece in pieces] == [*calls, None]
+    assert pieces[-1]["provider_specific_fields"] == {"racer": {"reason": "ok"}}
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore")
+def test_half_an_answer_is_an_error():
+    pytest.importorskip("litellm")
+    from racer_jax.serving.gateway.litellm_provider import CustomLLMError
+
+    with pytest.raises(CustomLLMError, match="ended before the answer did") as raised:
+        _pieces([_event({"content": "half of"})])
+    assert raised.value.status_code == 502
+    error = {"message": "too late", "type": "racer_deadline"}
+    with pytest.raises(CustomLLMError, match="too late") as raised:
+        _pieces([f"data: {json.dumps({'error': error})}\n\n".encode()])
+    assert raised.value.status_code == 504
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore")
+def test_what_litellm_is_told_reaches_the_gateway(provided, served, upstreams):
+    text = "one\u2028two"
+    upstreams.says["small"] = [_event({"content": text}), _event({}, "stop"), b"data:[DONE]\n\n"]
+
+    def ask(words, **options):
+        messages = [{"role": "user", "content": words}]
+        return provided.acompletion(model="racer/my", messages=messages, **options)
+
+    async def talk():
+        stream = await ask("small ?", stream=True)
+        passed = "".join([part.choices[0].delta.content or "" async for part in stream])
+        upstreams.says["small"] = "A"
+        named = await ask("small ?", extra_headers={"X-Racer-Group": "b"})
+        refused = await ask("abstain ?", extra_body={"racer": {"on_abstain": "refusal"}})
+        errors = []
+        upstreams.says["large"] = slow("A", 20)
+        for words, options in (
+            ("large ?", {"timeout": 0.3}),
+            ("abstain ?", {"extra_body": {"racer": {"on_abstain": "error"}}}),
+            ("small ?", {"extra_body": {"racer": {"group": 7}}}),
+        ):
+            try:
+                await ask(words, max_retries=0, num_retries=0, **options)
+            except Exception as error:
+                errors.append(error)
+        return passed, named, refused, errors
+
+    passed, named, refused, errors = served.run(talk())
+    assert passed == text
+    assert named.racer["group"] == "b"
+    assert (refused.racer["reason"], refused.racer["guarantee"]) == ("abstain", "holds")
+    assert refused.choices[0].message.content is None
+    assert len(errors) == 3
+    assert "imeout" in type(errors[0]).__name__ + str(errors[0])
+    assert "no model is plausible enough" in str(errors[1])
+    assert "racer.group must be text" in str(errors[2])

@@ -184,7 +184,7 @@ def test_two_replicas_share_one_log(server, start, upstreams, artefacts, tmp_pat
     stop()
     name = first.chat("sum prime while it is away", racer={"group": "a"}).json["id"]
     refused = first.ask("POST", FEEDBACK, {"id": name, "missed": 0})
-    assert refused.status == 500
+    assert (refused.status, refused.json["error"]["code"]) == (503, "state")
     assert first.admin("GET", "/readyz").json["problems"] == ["the state cannot be written"]
     begin()
     assert first.ask("POST", FEEDBACK, {"id": name, "missed": 0}).status == 200

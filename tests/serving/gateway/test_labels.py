@@ -1,0 +1,128 @@
+"""Labels of audits that say less or more: what they say counts once, and none takes another's place."""
+
+import sqlite3
+
+import pytest
+
+from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._recalibration import audited as labelled_audits
+from racer_jax.serving.gateway._records import DecisionRow, Feedback
+from racer_jax.serving.gateway._replay import replay
+from racer_jax.serving.gateway._store import Store
+from tests.serving.gateway.test_state import FEEDBACK, settled
+
+_RIGHT, _WRONG = {"small": 0, "medium": 0, "large": 1}, {"small": 1, "medium": 0, "large": 0}
+
+
+@pytest.fixture
+def audited(start, upstreams, tmp_path):
+    upstreams.reset()
+    state = {"path": str(tmp_path / "gateway.db"), "store_prompts": True}
+    return start(audit={"share": 1.0}, state=state)
+
+
+def _asked(gateway):
+    name = gateway.chat("large audit?").json["id"]
+    settled(gateway)
+    return name
+
+
+def _labelled(gateway, name, source="audit", **label):
+    return gateway.ask("POST", FEEDBACK, {"id": name, "source": source, **label})
+
+
+def _counts(gateway):
+    settled(gateway)
+    route = gateway.admin("GET", "/status").json["routes"]["my"]
+    return route["monitors"]["labels"], route["user_feedback"]
+
+
+def _waiting(gateway):
+    return [one["id"] for one in gateway.admin("GET", "/audit").json["audits"]]
+
+
+def _path(gateway):
+    return gateway.gateway.settings.state.path
+
+
+def _audits(gateway, artefacts):
+    checksum = gateway.gateway.planners["my"].loaded.checksum
+    return labelled_audits(_path(gateway), checksum, Racer.load(artefacts / "my.racer"))
+
+
+def test_a_label_of_one_answer_is_none_of_the_set(audited, artefacts):
+    name, other = _asked(audited), _asked(audited)
+    assert _labelled(audited, name, answer_correct=0).json["new"]
+    labels, users = _counts(audited)
+    assert (labels["num"], labels["without_label"], users["num"]) == (0, 2, 0)
+    assert _waiting(audited) == [name, other]  # with its texts, which its label needs
+    assert _labelled(audited, name, correct=_WRONG).json["new"]
+    labels, _ = _counts(audited)
+    assert (labels["num"], labels["misses"], labels["judged"]) == (1, 1, 1)
+    assert _waiting(audited) == [other]
+    assert len(_audits(audited, artefacts)) == 1
+    (stored,) = audited.ask("GET", f"/v1/racer/decisions/{name}").json["feedback"]
+    assert (stored["answer_correct"], stored["correct"]) == (0, _WRONG)
+
+
+def test_a_label_that_says_less_changes_nothing(audited, artefacts):
+    name = _asked(audited)
+    assert _labelled(audited, name, correct=_RIGHT).json["new"]
+    before = _counts(audited)
+    assert _labelled(audited, name, correct=_RIGHT).json["new"] is False
+    assert _labelled(audited, name, missed=1).json["error"]["code"] == "contradiction"
+    assert _labelled(audited, name, answer_correct=0).json["error"]["code"] == "contradiction"
+    assert _labelled(audited, name, correct=_WRONG).json["error"]["code"] == "contradiction"
+    assert _labelled(audited, name, answer_correct=1).json["new"]
+    assert _labelled(audited, name, missed=0).json["new"]
+    assert _labelled(audited, name, missed=0).json["new"] is False
+    assert _counts(audited) == before
+    audits = _audits(audited, artefacts)
+    assert audits.record.correct.tolist() == [[False, False, True]]
+
+
+def test_a_miss_counts_once_and_its_label_may_say_more(audited, artefacts):
+    name = _asked(audited)
+    assert _labelled(audited, name, missed=1).json["new"]
+    assert _counts(audited)[0]["misses"] == 1
+    assert _labelled(audited, name, correct=_RIGHT).json["error"]["code"] == "contradiction"
+    assert _labelled(audited, name, correct=_WRONG).json["new"]
+    labels, _ = _counts(audited)
+    assert (labels["num"], labels["misses"]) == (1, 1)
+    assert len(_audits(audited, artefacts)) == 1
+
+
+def test_a_replay_finds_the_label_of_every_model(audited, artefacts):
+    name = _asked(audited)
+    assert _labelled(audited, name, answer_correct=1).json["new"]
+    assert _labelled(audited, name, "test", correct=_RIGHT).json["new"]
+    again = replay(_path(audited), Racer.load(artefacts / "my.racer"))
+    assert (again.num, again.labelled, again.misses_before) == (1, 1, 0)
+
+
+def test_users_rate_once(audited):
+    name = _asked(audited)
+    assert _labelled(audited, name, "user", answer_correct=1).json["new"]
+    more = _labelled(audited, name, "user", correct={"large": 1})
+    assert (more.status, more.json["error"]["code"]) == (409, "contradiction")
+    assert _counts(audited)[1] == {"num": 1, "wrong": 0, "note": _counts(audited)[1]["note"]}
+
+
+def test_a_state_of_before_takes_labels_that_say_more(tmp_path):
+    path = tmp_path / "old.db"
+    store = Store(str(path), 1e12)
+    store.add(DecisionRow("chatcmpl-1", 1.0, "my", pool=("a", "b"), decided=("a",), audited=True))
+    store.feedback(Feedback(id="chatcmpl-1", answer_correct=0, source="audit")).result(10)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("alter table feedback drop column completes")
+    store = Store(str(path), 1e12)
+    whole = Feedback(id="chatcmpl-1", correct={"a": 0, "b": 1}, source="audit")
+    assert store.feedback(whole).result(10)
+    rows = store.ask(lambda c: c.execute("select seq, completes from feedback").fetchall())
+    assert rows.result(10) == [(2, 1)]
+    less = Feedback(id="chatcmpl-1", answer_correct=1, source="audit")
+    with pytest.raises(GatewayError, match="the first counts"):
+        store.feedback(less).result(10)
+    store.close()
