@@ -199,6 +199,22 @@ def connected(path: str, schema: str) -> Connection:
         return connection
 
 
+def check_writable(path: str) -> None:
+    """Refuses a file of SQLite that could not be made or changed, without touching it.
+
+    Raises:
+      DataError: If it could not.
+    """
+    file = Path(path)
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    needed = [folder, file] if file.exists() else [folder]
+    for place in needed:
+        if path != ":memory:" and not os.access(place, os.W_OK):
+            raise DataError(
+                f"cannot be used as the state of a gateway: {place} may not be written", path=path
+            )
+
+
 def files_of(path: str) -> tuple[tuple[int, int] | None, ...]:
     """What tells the files of a state from others; None for one that is not there."""
     if is_shared(path) or path == ":memory:":

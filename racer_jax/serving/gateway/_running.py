@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway import _demo
-from racer_jax.serving.gateway._databases import is_shared, reading
+from racer_jax.serving.gateway._databases import check_writable, is_shared, reading
 from racer_jax.serving.gateway._server import listening, serve
 from racer_jax.serving.gateway._store import check_format
 from racer_jax.serving.gateway.configuration import load_settings
@@ -124,9 +124,11 @@ async def _check(settings: Settings) -> None:
     if is_shared(path):
         with reading(path):  # it may have no tables yet
             pass
-    elif Path(path).is_file() and Path(path).stat().st_size:
-        with reading(path) as connection:
-            check_format(connection, path)
+    else:
+        check_writable(path)
+        if Path(path).is_file() and Path(path).stat().st_size:
+            with reading(path) as connection:
+                check_format(connection, path)
     nothing = msgspec.structs.replace(settings.state, path=":memory:")
     gateway = Gateway(msgspec.structs.replace(settings, state=nothing), warm_sizes=(1,))
     await gateway.start()

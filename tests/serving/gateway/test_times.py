@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -160,7 +161,7 @@ def test_two_gateways_do_not_share_a_file(tmp_path, monkeypatch):
         pass
 
 
-def test_a_check_writes_nothing(tmp_path, upstreams, artefacts, capsys):
+def test_a_check_writes_nothing(tmp_path, upstreams, artefacts, capsys, monkeypatch):
     state = tmp_path / "gateway.db"
     settings = plain_settings(upstreams, artefacts, state__path=str(state))
     settings["models"] = {
@@ -176,6 +177,11 @@ def test_a_check_writes_nothing(tmp_path, upstreams, artefacts, capsys):
         connection.execute("insert into meta values ('format', '99')")
     assert main(command) == 1
     assert "update racer_jax" in capsys.readouterr().err
+    state.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda place, _: str(place) != str(tmp_path))
+        assert main(command) == 1
+    assert f"{tmp_path} may not be written" in capsys.readouterr().err
     state.write_text("this is no database, and it is long enough to be read as one")
     assert main(command) == 1
     assert "not the state of a gateway" in capsys.readouterr().err
