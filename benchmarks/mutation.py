@@ -38,6 +38,8 @@ from mutants import Mutant, mutants
 from mutation_runs import ROOT, Children, covered, digests, prepare, tried
 from tqdm import tqdm
 
+from racer_jax._files import written_whole
+
 EQUIVALENT = Path(__file__).with_name("mutation_survivors.json")
 # Modules -> the files of tests that must kill their mutants.
 PACKAGES = {
@@ -178,9 +180,8 @@ def is_known(key: str, known: Mapping[str, str]) -> bool:
 
 
 def write(path: Path, results: Mapping[str, Any]) -> None:
-    beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
 
 
 def report(results: Mapping[str, Any], num_left: int) -> None:

@@ -15,7 +15,6 @@ import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
@@ -27,6 +26,7 @@ import jax
 import numpy as np
 
 from racer_jax._distribution import __version__
+from racer_jax._files import make_way, read_kept, written_whole
 from racer_jax._memory import give_back
 
 _HERE = Path(__file__).parent
@@ -287,7 +287,7 @@ def _load(
 
     begin = time.perf_counter()
     try:
-        code, results = pickle.loads(zlib.decompress(path.read_bytes()))
+        code, results = pickle.loads(zlib.decompress(read_kept(path)))
         takes = jax.tree.structure((args, {}))
         program: jax.stages.Compiled = deserialize_and_load(
             code, takes, results, devices[0].client, devices
@@ -307,14 +307,12 @@ def _keep(path: Path, program: jax.stages.Compiled) -> None:
     """Writes a program, if it can be written."""
     from jax.experimental.serialize_executable import serialize
 
-    temporary = path.with_suffix(f".{os.urandom(4).hex()}")
+    make_way(path)
     try:
         code, _, results = serialize(program)
-        temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(zlib.compress(pickle.dumps((code, results)), 1))
     except Exception as error:
-        with suppress(OSError):
-            temporary.unlink()
         if path.parent not in _UNWRITTEN:
             _UNWRITTEN.add(path.parent)
             where = f"compiled programs cannot be kept in {path.parent}"

@@ -1,6 +1,7 @@
 """Compiled programs on disk: known by what they are made from, and made anew where they do not fit."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -409,3 +410,45 @@ def test_a_fresh_process_compiles_few_programs_and_a_second_one_none(tmp_path, c
     programs, traced = counted()
     assert programs == []
     assert not any(name.startswith(("_run", "spread")) for name in traced)
+
+
+def _link_to_itself(path):
+    path.symlink_to(path)
+
+
+def _full_folder(path):
+    path.mkdir()
+    (path / "file").touch()
+
+
+IN_THE_PLACE = {
+    "a named pipe": (os.mkfifo, True),
+    "a folder": (os.mkdir, True),
+    "a folder that holds something": (_full_folder, False),
+    "a link to itself": (_link_to_itself, True),
+    "a link to a pipe": (lambda path: _linked_pipe(path), True),
+}
+
+
+def _linked_pipe(path):
+    pipe = path.with_name("pipe")
+    os.mkfifo(pipe)
+    path.symlink_to(pipe)
+
+
+@pytest.mark.parametrize(("make", "gives_way"), IN_THE_PLACE.values(), ids=IN_THE_PLACE)
+def test_what_is_no_file_is_passed_over_and_makes_way(folder, make, gives_way):
+    """A named pipe would be waited for as long as nobody writes into it."""
+    function, x = Function(), [np.arange(3, dtype=np.float32)]
+    function(x)
+    (path,) = folder.glob("racer_jax-*.program")
+    path.unlink()
+    make(path)
+    forget()
+    with pytest.warns(RuntimeWarning, match="compiled anew|cannot be kept"):
+        assert function(x) == [0, 3, 6]
+    assert path.is_file() == gives_way
+    forget()
+    if gives_way:
+        assert function(x) == [0, 3, 6]
+        assert function.traces == 2

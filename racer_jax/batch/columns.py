@@ -201,14 +201,18 @@ class _Batch:
     ) -> Iterator[tuple[list[str], list[str | None] | None, int]]:
         """Texts and groups of one length, the first repeated where there are fewer.
 
-        The number is that of the rows that are meant.
+        The number is that of the rows that are meant. A longer piece than the largest batch of a
+        racer would be cut there, and its rest be of another length.
         """
-        for start in range(0, len(texts), self.rows):
-            piece = texts[start : start + self.rows]
-            absent = self.rows - len(piece)
+        from racer_jax.racer.scoring import LARGEST
+
+        rows = min(self.rows, LARGEST)
+        for start in range(0, len(texts), rows):
+            piece = texts[start : start + rows]
+            absent = rows - len(piece)
             named = None
             if groups is not None:
-                named = groups[start : start + self.rows]
+                named = groups[start : start + rows]
                 named += named[:1] * absent
             yield piece + piece[:1] * absent, named, len(piece)
 
@@ -225,7 +229,8 @@ class RouteBatch(_Batch):
       text: Column of the queries' texts.
       group: Column of their groups; None where there are none.
       keep: Columns that are passed on as they are, such as a name of the query.
-      rows: Rows of the one program that a worker compiles; batches of a multiple of it are best.
+      rows: Rows of the one program that a worker compiles, 1,024 where it is more; batches of a
+        multiple of it are best.
       alpha: Another risk level than the artefact's.
 
     Raises:
@@ -288,7 +293,7 @@ class ScoreBatch(_Batch):
       text: Column of the queries' texts.
       group: Column of their groups; None where there are none.
       keep: Columns that are passed on as they are, such as a name of the query.
-      rows: Rows of the one program that a worker compiles.
+      rows: Rows of the one program that a worker compiles, 1,024 where it is more.
       correct: Column of lists, whether each model of the pool, in its order, is right: 0 or 1,
         or false and true; None where there are no labels.
     """

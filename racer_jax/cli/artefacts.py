@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from racer_jax.cli import names
+from racer_jax.cli.before import check_tables
 from racer_jax.cli.inputs import Rows
 from racer_jax.cli.options import (
     Source,
@@ -137,6 +138,7 @@ def _add_train(subparsers: Subparsers) -> None:
 racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calibrate and to test
 racer-jax train train.csv -o my.racer --router knn --encoder both
 racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACER-P of the paper""",
+        check=_check_train,
     )
     add_reading(parser)
     parser.add_argument(
@@ -179,6 +181,18 @@ racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACE
     parser.set_defaults(run=train)
 
 
+def _check_train(arguments: argparse.Namespace) -> None:
+    """What can be said before minutes of work are spent."""
+    if arguments.cost_weight and arguments.nonconformity not in names.PRICED:
+        raise ValueError(
+            f"--cost-weight is for an order of the models that can depend on costs, "
+            f"{' or '.join(map(repr, names.PRICED))}, got it with nonconformity "
+            f"{arguments.nonconformity!r}"
+        )
+    check_tables(arguments, "train")
+    check_artefact(arguments.output, overwrite=arguments.overwrite)
+
+
 def train(arguments: argparse.Namespace) -> None:
     """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
     import jax
@@ -186,8 +200,6 @@ def train(arguments: argparse.Namespace) -> None:
     from racer_jax.racer.racer import Racer
     from racer_jax.sequential.savings import estimated_savings
 
-    # Before minutes of work are spent.
-    check_artefact(arguments.output, overwrite=arguments.overwrite)
     source, rows = Source.of(arguments), Rows.of(arguments, "train")
     with work_bar("read the table") as bar:
         table = source.table()

@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
+from racer_jax.cli.before import (
+    OFF,
+    check_artefact_read,
+    check_form,
+    check_levels,
+    check_models,
+    check_sizes,
+    check_tables,
+)
 from racer_jax.cli.inputs import Rows, labelled
 from racer_jax.cli.options import (
     Source,
@@ -28,8 +37,6 @@ from racer_jax.data.remedies import OPTIONS
 if TYPE_CHECKING:
     from racer_jax.racer.racer import Racer
 
-# What an option that is given as `none` turns off.
-_OFF = "none"
 # What only a table can answer: how it is typed, and where argparse keeps it.
 _OF_A_TABLE = {
     "--loss": "loss",
@@ -51,7 +58,7 @@ def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """Reads a value, or `none`, which turns off what an earlier calibration had."""
 
     def read(text: str) -> Any:
-        return _OFF if text == _OFF else kind(text)
+        return OFF if text == OFF else kind(text)
 
     read.__name__ = kind.__name__  # argparse names it in its error
     return read
@@ -75,6 +82,7 @@ racer-jax calibrate my.racer --alpha 0.05            # another alpha: no table n
 racer-jax calibrate my.racer --delta 0.05            # another option: no table needed
 racer-jax calibrate my.racer --without gpt-4         # drop a model: no table needed
 racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   # any router's scores""",
+        check=_check,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(
@@ -191,6 +199,33 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    _check_applied(arguments)
+    check_levels(arguments.alpha, delta=arguments.delta)
+    check_sizes(arguments.max_models, arguments.min_models)
+    check_form(arguments.form, arguments.view)
+    changed = None if arguments.from_scores else arguments.artefact
+    output = arguments.output or arguments.artefact
+    check_artefact(output, overwrite=arguments.overwrite, changed=changed)
+    if arguments.from_scores:
+        check_tables(arguments, "calibrate")
+        Source.of(arguments).check_scored()
+        return
+    description = check_artefact_read(arguments.artefact)
+    if arguments.path:
+        check_tables(arguments, "calibrate")
+        if not arguments.without:
+            check_models(arguments, arguments.artefact)
+    elif description["calibration"] is None:
+        raise _nothing_to_change(arguments.artefact)
+
+
+def _nothing_to_change(artefact: Path) -> DataError:
+    """The error for an artefact that has no calibration, where no table is named."""
+    return DataError("has no calibration to change: give labelled queries", path=artefact)
+
+
 def calibrate(arguments: argparse.Namespace) -> None:
     """`calibrate`.
 
@@ -198,9 +233,6 @@ def calibrate(arguments: argparse.Namespace) -> None:
     `recalibrate`.
     """
     output = arguments.output or arguments.artefact
-    _check_applied(arguments)
-    changed = None if arguments.from_scores else arguments.artefact
-    check_artefact(output, overwrite=arguments.overwrite, changed=changed)
     racer = _serving(arguments, _racer(arguments))
     notes: Sequence[str] = ()
     if arguments.path:
@@ -281,7 +313,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     typed = {
         name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None
     }
-    return {name: None if value == _OFF else value for name, value in typed.items()}
+    return {name: None if value == OFF else value for name, value in typed.items()}
 
 
 def _racer(arguments: argparse.Namespace) -> "Racer":
@@ -302,16 +334,9 @@ def _serving(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     """The racer with what the gateway must know of its answers and texts."""
     from dataclasses import replace
 
-    from racer_jax.sequential.normal_forms import forms_by_group
-
     if arguments.form is not None:
-        forms_by_group(arguments.form)
         racer = replace(racer, normal_form=arguments.form)
-    if arguments.view is None:
-        return racer
-    from racer_jax.serving.gateway._views import check_view
-
-    return replace(racer, view=check_view(arguments.view))
+    return racer if arguments.view is None else replace(racer, view=arguments.view)
 
 
 def _changed(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
@@ -323,9 +348,7 @@ def _changed(arguments: argparse.Namespace, racer: "Racer") -> "Racer":
     from racer_jax.racer.errors import NoRecordError
 
     if racer.calibration is None:
-        raise DataError(
-            "has no calibration to change: give labelled queries", path=arguments.artefact
-        )
+        raise _nothing_to_change(arguments.artefact)
     try:
         changed = racer.without(*arguments.without) if arguments.without else racer
         options = _options(arguments)

@@ -1,16 +1,21 @@
-"""`cascade`: one model after another, trained, calibrated, measured and used."""
+"""`cascade`: one model after another, trained and calibrated; `cascade_use` has the rest."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli import cascade_use
+from racer_jax.cli.before import (
+    check_artefact_read,
+    check_form,
+    check_levels,
+    check_tables,
+)
 from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
-from racer_jax.cli.inputs import Rows, open_input
+from racer_jax.cli.inputs import Rows
 from racer_jax.cli.options import (
     Source,
     Subparsers,
@@ -22,13 +27,11 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import (
-    flush,
     print_json,
-    print_json_text,
     print_line,
     print_notes,
 )
-from racer_jax.cli.places import PAGES, add_overwrite, check_artefact, check_file
+from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
@@ -54,9 +57,7 @@ def add(subparsers: Subparsers) -> None:
     inner = cascade.add_subparsers(required=True, metavar="COMMAND")
     _add_train(inner)
     _add_calibrate(inner)
-    _add_evaluate(inner)
-    _add_report(inner)
-    _add_route(inner)
+    cascade_use.add(inner)
 
 
 def _add_loss(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -105,6 +106,7 @@ def _add_train(subparsers: Subparsers) -> None:
         """
 racer-jax cascade train logs/ -o my.cascade --share 0.4 --form letter
 racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2""",
+        check=_check_train,
     )
     add_reading(parser)
     parser.add_argument(
@@ -158,9 +160,22 @@ def _batches(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(size) for size in text.split(","))
+        sizes = tuple(int(size) for size in text.split(","))
     except ValueError:
         raise ValueError(f"--batches must be whole numbers such as 2,2, got {text!r}") from None
+    if min(sizes) < 1:
+        raise ValueError(f"--batches must be sizes of at least 1, such as 2,2, got {text}")
+    return sizes
+
+
+def _check_train(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    _batches(arguments.batches)
+    if arguments.alpha:  # 0 stands for no calibration
+        check_levels(arguments.alpha)
+    check_form(arguments.form)
+    check_tables(arguments, "train")
+    check_artefact(arguments.output, overwrite=arguments.overwrite)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -172,7 +187,6 @@ def train(arguments: argparse.Namespace) -> None:
 
     from racer_jax.serving.cascade import Cascade
 
-    check_artefact(arguments.output, overwrite=arguments.overwrite)
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments, "train")
     with work_bar("read the table", "learn the order of the models") as bar:
@@ -203,6 +217,7 @@ def _add_calibrate(subparsers: Subparsers) -> None:
 racer-jax cascade calibrate my.cascade logs/ --alpha 0.01 --unseen --share 0.6
 racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs   # no labels needed
 racer-jax cascade calibrate my.cascade --alpha 0.02            # another alpha: no table needed""",
+        check=_check_calibrate,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
@@ -233,6 +248,23 @@ racer-jax cascade calibrate my.cascade --alpha 0.02            # another alpha: 
     parser.set_defaults(run=calibrate)
 
 
+def _check_calibrate(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    check_levels(arguments.alpha, delta=arguments.delta)
+    description = check_artefact_read(arguments.artefact, "cascade")
+    if arguments.path:
+        check_tables(arguments, "calibrate")
+    elif description["calibration"] is None:
+        raise _nothing_to_change(arguments.artefact)
+    output = arguments.output or arguments.artefact
+    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
+
+
+def _nothing_to_change(artefact: Path) -> DataError:
+    """The error for an artefact that has no calibration, where no answers are named."""
+    return DataError("has no calibration to change alpha of: give logged answers", path=artefact)
+
+
 def calibrate(arguments: argparse.Namespace) -> None:
     """`cascade calibrate`.
 
@@ -241,13 +273,11 @@ def calibrate(arguments: argparse.Namespace) -> None:
     from racer_jax.serving.cascade import Cascade
 
     output = arguments.output or arguments.artefact
-    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
     cascade = Cascade.load(arguments.artefact)
     notes: Sequence[str] = ()
     if not arguments.path:
         if cascade.calibration is None:
-            problem = "has no calibration to change alpha of: give logged answers"
-            raise DataError(problem, path=arguments.artefact)
+            raise _nothing_to_change(arguments.artefact)
         if arguments.loss not in (None, cascade.calibration.loss):
             raise ValueError("another --loss needs logged answers to calibrate on")
         cascade_at_alpha = cascade.at(arguments.alpha)
@@ -267,160 +297,3 @@ def calibrate(arguments: argparse.Namespace) -> None:
         notes = table.notes
     cascade_at_alpha.save(output)
     _describe(output, cascade_at_alpha, arguments.json, notes)
-
-
-def _add_evaluate(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "evaluate",
-        "Measure calls, dollars, accuracy and risk on logged answers, and why it stopped. The "
-        "first level, alpha = 0, stops only where no answer to come can change the vote.",
-        "racer-jax cascade evaluate my.cascade logs/ --unseen --alphas 0.005,0.01,0.02",
-    )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser)
-    parser.add_argument("--alphas", help="levels to measure at (default: the artefact's)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="also write everything as JSON (default: no file)",
-    )
-    add_unseen(parser)
-    add_choosing(parser)
-    add_json(parser)
-    add_reading_options(parser)
-    parser.set_defaults(run=evaluate)
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """`cascade evaluate`.
-
-    Use this when a command line asks what a cascade costs and risks; in Python, `Cascade.evaluate`.
-    """
-    from racer_jax.core.risk_levels import parse_alphas
-    from racer_jax.reporting.files import write_json
-    from racer_jax.sequential.evaluation import legend
-    from racer_jax.serving.cascade import Cascade
-
-    alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
-    if arguments.output is not None:
-        check_file(arguments.output, ".json", inputs=arguments.path)
-    cascade = Cascade.load(arguments.artefact)
-    with work_bar("read the table", "measure") as bar:
-        table = answered_rows(arguments, cascade, cascade.loss)
-        bar.next()
-        evaluations = cascade.evaluate(table, alphas)
-    levels = [asdict(one) for one in evaluations]
-    notes = [*cascade.notes, *table.notes]
-    figures = {"guarantee": cascade.guarantee(), "notes": notes, "levels": levels}
-    if arguments.output is not None:
-        write_json(arguments.output, figures)
-    if arguments.json:
-        print_json(figures)
-        return
-    for one in evaluations:
-        print_line(str(one))
-    print_line(f"\n{legend(evaluations)}\n\n{cascade.guarantee()}")
-
-
-def _add_report(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "report",
-        "Write one HTML page: calls, dollars and accuracy against alpha, after how many calls it "
-        "stops, and why.",
-        "racer-jax cascade report my.cascade --data logs/ --unseen --output report.html",
-    )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser, "--data", dest="path", required=True, nargs="+")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("report.html"),
-        help="file to write (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--alphas", help="levels of the slider: 0.01,0.02 or first:last:step (default: ten levels)"
-    )
-    parser.add_argument("--title", help="heading of the page (default: a general one)")
-    add_unseen(parser)
-    add_choosing(parser)
-    add_json(parser)
-    add_reading_options(parser)
-    parser.set_defaults(run=report)
-
-
-def report(arguments: argparse.Namespace) -> None:
-    """`cascade report`, and `report` of a cascade's artefact.
-
-    Use this when a command line asks for a page of a cascade alone; in Python,
-    `write_cascade_report`.
-    """
-    from racer_jax.serving.cascade import Cascade
-    from racer_jax.serving.cascade_report import TITLE, write_cascade_report
-
-    check_file(arguments.output, *PAGES, inputs=arguments.path)
-    cascade = Cascade.load(arguments.artefact)
-    title = arguments.title or TITLE
-    with work_bar("read the table", "measure and write the page") as bar:
-        table = answered_rows(arguments, cascade, cascade.loss)
-        bar.next()
-        write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
-    if arguments.json:
-        print_json({"report": arguments.output, "notes": table.notes})
-    else:
-        print_line(f"{arguments.output}: open it in a browser")
-
-
-def _add_route(subparsers: Subparsers) -> None:
-    parser = add_command(
-        subparsers,
-        "route",
-        'Route queries one model at a time: lines of JSON are read and written. A line {"id": '
-        '"q1", "text": "..."} asks whom to call; a line {"id": "q1", "answers": {"model": "text", '
-        '"other": null}} brings the answers of models, null for none. What is written names the '
-        "models to call next, or the answer and why it is final, with the number of calls so far "
-        "and their cost in dollars (null where it is not known). A line that does not fit "
-        "gets an object with 'error', and the exit status at the end is 1.",
-        "racer-jax cascade route my.cascade --input -",
-    )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    parser.add_argument("text", nargs="*", metavar="-", help="the same as --input -")
-    parser.add_argument("--alpha", help="another risk level (default: the artefact's)")
-    parser.add_argument(
-        "--input",
-        metavar="FILE",
-        default="-",
-        help="lines of JSON to read (default: the standard input)",
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="stop at the first line that does not fit"
-    )
-    parser.set_defaults(run=route)
-
-
-def route(arguments: argparse.Namespace) -> None:
-    """`cascade route`.
-
-    Use this when a command line runs a cascade; in Python, `Cascade.start` and `Cascade.tell`.
-    """
-    from racer_jax.serving.cascade import Cascade
-    from racer_jax.serving.cascade_lines import answer_lines
-
-    if arguments.text not in ([], ["-"]):
-        raise ValueError(
-            "a cascade asks and is answered in lines: give them by --input FILE, or - for the "
-            "standard input, not as arguments"
-        )
-    cascade = Cascade.load(arguments.artefact)
-    if arguments.alpha is not None:
-        cascade = cascade.at(arguments.alpha)
-    if cascade.calibration is None:
-        # On the error stream: the other carries lines of JSON alone.
-        print(f"note: {cascade.guarantee()}", file=sys.stderr)  # noqa: T201
-    with open_input(arguments.input) as file:
-        name = "standard input" if arguments.input == "-" else arguments.input
-        for line in answer_lines(cascade, file, name, strict=arguments.strict):
-            print_json_text(line)
-            flush()  # a process at the other end of the pipe waits for this line

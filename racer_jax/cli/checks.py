@@ -6,6 +6,13 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from racer_jax.cli.before import (
+    check_artefact_read,
+    check_levels,
+    check_lines,
+    check_models,
+    check_tables,
+)
 from racer_jax.cli.inputs import Rows, labelled
 from racer_jax.cli.options import (
     Source,
@@ -22,6 +29,7 @@ from racer_jax.cli.score_checks import (
     add_source,
     bound_check_without_artefact,
     check_source,
+    files_of,
     print_checks,
 )
 from racer_jax.cli.work_bar import work_bar
@@ -41,6 +49,7 @@ racer-jax bound-check my.racer test.csv --splits 0        the exact law in the p
 racer-jax bound-check --scores mine.npz                   scores and labels of your own router
 racer-jax bound-check --scores mine.csv test.csv          the scores alone; labels of a table
 racer-jax bound-check --table test.csv --loss regret      a stop learned from logged answers""",
+        check=_check,
     )
     parser.add_argument(
         "artefact", type=Path, nargs="?", metavar="ARTEFACT", help="folder of the artefact"
@@ -75,6 +84,23 @@ racer-jax bound-check --table test.csv --loss regret      a stop learned from lo
     parser.set_defaults(run=bound_check)
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    check_levels(alphas=arguments.alphas)
+    check_source(arguments)
+    if not 0 < arguments.calibration < 1:
+        raise ValueError(f"--calibration must be a share in (0, 1), got {arguments.calibration}")
+    if arguments.splits < 0 or not arguments.z > 0:
+        raise ValueError("--splits must not be negative, and --z must be above 0")
+    if arguments.table or arguments.scores is not None:
+        check_lines(arguments.scores)
+        check_tables(arguments, paths=files_of(arguments))
+        return
+    check_tables(arguments, "measure")
+    check_artefact_read(arguments.artefact)
+    check_models(arguments, arguments.artefact)
+
+
 def bound_check(arguments: argparse.Namespace) -> int:
     """`bound-check`.
 
@@ -89,11 +115,6 @@ def bound_check(arguments: argparse.Namespace) -> int:
     from racer_jax.racer.racer import Racer
 
     alphas = parse_alphas(arguments.alphas)
-    check_source(arguments)
-    if not 0 < arguments.calibration < 1:
-        raise ValueError(f"--calibration must be a share in (0, 1), got {arguments.calibration}")
-    if arguments.splits < 0 or not arguments.z > 0:
-        raise ValueError("--splits must not be negative, and --z must be above 0")
     if arguments.table or arguments.scores is not None:
         return bound_check_without_artefact(arguments)
     racer = Racer.load(arguments.artefact)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from racer_jax._distribution import install_command
+from racer_jax._files import address_problem, written_whole
 from racer_jax.cli.options import Subparsers, add_command
 from racer_jax.cli.output import flush, print_line
-from racer_jax.data.files import written_whole
 from racer_jax.racer.errors import ArtefactError
 
 # Levels at which models are called one after another: that of the artefact, and those measured.
@@ -28,6 +28,7 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
         "Run all steps on simulated logs, in about a minute. Leaves tables (logs.csv to try the "
         "commands on), artefacts, the commands and, with the extra 'report', a report.",
         "racer-jax demo --output racer-demo",
+        check=lambda arguments: _check_folder(arguments.output),
     )
     parser.add_argument(
         "--output",
@@ -137,6 +138,20 @@ def draw(folder: Path) -> None:
         write_figure(folder / name, calls_figure(*lines, num, width=5.6, dark=dark))
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder that holds something else than a demo.
+
+    Raises:
+      ArtefactError: If it does, or is an address.
+    """
+    if problem := address_problem(folder, written=True):
+        raise ArtefactError(problem)
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "commands.sh").exists())
+    ):
+        raise ArtefactError("must be a new folder, or that of an earlier demo", path=folder)
+
+
 def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     """`demo`: each step is a command of this program, printed before it runs.
 
@@ -149,10 +164,6 @@ def demo(folder: Path, seed: int, main: Callable[[Sequence[str]], int]) -> int:
     from racer_jax.data.splits import split
     from racer_jax.data.synthetic import simulated_pool
 
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "commands.sh").exists())
-    ):
-        raise ArtefactError("must be a new folder, or that of an earlier demo", path=folder)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"gsm8k": 900, "mmlu": 1500, "arc_challenge": 600}
     key, split_key = jax.random.split(jax.random.key(seed))

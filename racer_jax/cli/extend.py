@@ -5,6 +5,7 @@ from pathlib import Path
 
 from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
+from racer_jax.cli.before import check_artefact_read, check_tables
 from racer_jax.cli.options import (
     Source,
     Subparsers,
@@ -32,6 +33,7 @@ def add(subparsers: Subparsers) -> None:
         "threshold is chosen on those it was calibrated on, with the same alpha and options.",
         """
 racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
+        check=_check,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
@@ -49,6 +51,14 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
     parser.set_defaults(run=extend)
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    output = arguments.output or arguments.artefact
+    check_tables(arguments)
+    check_artefact_read(arguments.artefact)
+    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
+
+
 def extend(arguments: argparse.Namespace) -> None:
     """`extend`.
 
@@ -59,7 +69,6 @@ def extend(arguments: argparse.Namespace) -> None:
     from racer_jax.racer.racer import Racer
 
     output = arguments.output or arguments.artefact
-    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
     racer = Racer.load(arguments.artefact)
     with work_bar("read the table", "train the router again and choose the threshold") as bar:
         table = Source.of(arguments).table()

@@ -151,10 +151,28 @@ def labelled(
     return table, scored_table.scores[[place[name] for name in table.ids]][:, columns]
 
 
+_LINES = "JSON or of plain text"
+
+
+def refuse_table(name: str, lines: str = _LINES, instead: str = "") -> None:
+    """Refuses a table by its name where lines are read.
+
+    Use this when a command reads lines from a file.
+
+    Args:
+      name: The file.
+      lines: What its lines hold, for the error.
+      instead: What to do with a table, for the error.
+
+    Raises:
+      DataError: If the file is a table.
+    """
+    if bare_name(Path(name)).endswith((".csv", ".tsv")):
+        raise DataError(f"must be lines of {lines}, got a table{instead}", path=name)
+
+
 @contextmanager
-def open_input(
-    name: str, lines: str = "JSON or of plain text", instead: str = ""
-) -> Iterator[IO[bytes]]:
+def open_input(name: str, lines: str = _LINES, instead: str = "") -> Iterator[IO[bytes]]:
     """A file for reading, plain or compressed, or the standard input.
 
     Use this when a command reads lines from a file or a pipe.
@@ -172,7 +190,6 @@ def open_input(
             raise DataError("is closed: there is nothing to read from", path="standard input")
         yield sys.stdin.buffer
         return
-    if bare_name(Path(name)).endswith((".csv", ".tsv")):
-        raise DataError(f"must be lines of {lines}, got a table{instead}", path=name)
+    refuse_table(name, lines, instead)
     with open_lines(Path(name)) as file:
         yield file

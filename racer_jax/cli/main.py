@@ -71,6 +71,7 @@ def main(
         _give_bars_a_size()
         namespace = argparse.Namespace(flags={})
         namespace = _parsed(arguments)
+        namespace.check_options(namespace)
         for module in namespace.needs:
             import_module(module)
         imported()

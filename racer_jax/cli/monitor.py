@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from racer_jax.cli.before import check_artefact_read, check_levels, check_lines
 from racer_jax.cli.inputs import open_input
 from racer_jax.cli.options import (
     Source,
@@ -59,6 +60,7 @@ racer-jax monitor --decisions decisions.jsonl --labels labels.csv
 racer-jax monitor state.json --artefact my.racer --input feedback.jsonl --resume   new lines only
 tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
 racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input new.jsonl""",
+        check=_check,
         needs=("racer_jax.serving.feedback", "racer_jax.serving.state_file"),
     )
     parser.add_argument(
@@ -139,6 +141,27 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
     parser.set_defaults(run=monitor)
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is read."""
+    if not 0 <= arguments.wait < float("inf"):
+        raise ValueError(f"--wait must be seconds, at least 0, got {arguments.wait}")
+    if (arguments.decisions is None) != (arguments.labels is None):
+        raise ValueError("--decisions and --labels go together: give both")
+    if arguments.decisions is not None and (arguments.input is not None or arguments.resume):
+        raise ValueError("--decisions counts a file of its own: leave out --input and --resume")
+    if arguments.labels is None:
+        Source.of(arguments, ()).only_with("--labels")
+    if arguments.decisions is not None and arguments.kind not in (None, "risk"):
+        raise ValueError("--decisions and --labels are for monitors of kind 'risk'")
+    if arguments.decisions is None and arguments.state is None:
+        raise ValueError("name the file of the state, or --decisions and --labels")
+    check_levels(arguments.alpha, level=arguments.level)
+    for name in (arguments.input, arguments.decisions, arguments.labels, arguments.reference):
+        check_lines(name)
+    if arguments.artefact is not None:
+        check_artefact_read(arguments.artefact)
+
+
 def monitor(arguments: argparse.Namespace) -> int:
     """`monitor`.
 
@@ -147,19 +170,9 @@ def monitor(arguments: argparse.Namespace) -> int:
     """
     from racer_jax.serving.feedback import MonitorOptions
 
-    if not 0 <= arguments.wait < float("inf"):
-        raise ValueError(f"--wait must be seconds, at least 0, got {arguments.wait}")
-    if (arguments.decisions is None) != (arguments.labels is None):
-        raise ValueError("--decisions and --labels go together: give both")
-    if arguments.decisions is not None and (arguments.input is not None or arguments.resume):
-        raise ValueError("--decisions counts a file of its own: leave out --input and --resume")
     options = MonitorOptions(**{name: getattr(arguments, name) for name in _OF_COUNTING})
-    if arguments.labels is None:
-        Source.of(arguments, ()).only_with("--labels")
     if arguments.decisions is not None:
         return _monitor_decisions(arguments, options)
-    if arguments.state is None:
-        raise ValueError("name the file of the state, or --decisions and --labels")
     if arguments.input is None:
         return _show(arguments)
     return _monitor_input(arguments, options)
@@ -227,8 +240,6 @@ def _monitor_decisions(arguments: argparse.Namespace, options: MonitorOptions) -
     from racer_jax.serving.feedback import Entries, open_monitor
     from racer_jax.serving.state_file import alone_with, raising_when_terminated
 
-    if options.kind not in (None, "risk"):
-        raise ValueError("--decisions and --labels are for monitors of kind 'risk'")
     feedback = _feedback(arguments)
     if options.alpha is None and options.artefact is None:
         options = replace(options, alpha=feedback.alpha)

@@ -30,6 +30,7 @@ FORMATS = (
 CORPORA = ("routerdc", "routerbench")
 BASE_URL = "https://raw.githubusercontent.com/shuhao02/RouterDC"
 NONCONFORMITY = "J_learned"
+PRICED = ("static", "J")  # orders that can depend on what the models cost
 NULL_MODES = ("paper", "free", "never")
 
 

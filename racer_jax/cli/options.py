@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -52,14 +52,23 @@ def add_command(
     name: str,
     text: str,
     examples: str,
+    check: Callable[[argparse.Namespace], object],
     needs: Sequence[str] = ("racer_jax.data.loading", "racer_jax.racer.racer"),
 ) -> argparse.ArgumentParser:
     """A command whose help ends with examples, and the modules that it cannot do without.
 
-    They are imported once its options have been read, before it runs: what only shows a help or
-    finds a wrong option waits for no module.
+    They are imported once its options have been read and checked, before it runs: what only shows
+    a help or finds something wrong waits for no module.
 
     Use this when a command is new: its help then looks like that of the others.
+
+    Args:
+      subparsers: What the command is added to.
+      name: Its name.
+      text: What it does.
+      examples: Command lines, one in a line.
+      check: Refuses options that make no sense; it imports nothing that is slow to import.
+      needs: The modules.
     """
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     parser = subparsers.add_parser(
@@ -69,7 +78,8 @@ def add_command(
         epilog=f"examples:\n{lines}",
         formatter_class=HelpPage,
     )
-    parser.set_defaults(needs=tuple(needs))
+    # No name that an option of a command may have.
+    parser.set_defaults(needs=tuple(needs), check_options=check)
     return parser
 
 
@@ -207,11 +217,13 @@ class Source:
       paths: Files or folders.
       options: Options of `load` that were typed.
       of_racer: Whether models can be taken out of the artefact that reads them.
+      seed: Seed of the label rule, where one was typed for it.
     """
 
     paths: tuple[Path, ...]
     options: Mapping[str, Any]
     of_racer: bool = True
+    seed: int | None = None
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, paths: Sequence[Path] | None = None) -> Source:
@@ -226,19 +238,17 @@ class Source:
         Raises:
           ValueError: If one cannot be read; the message names it.
         """
-        import jax
-
         values = {name: getattr(arguments, _destination(name)) for name in OPTIONS if name != "key"}
         options = {
             name: option_value(name, value) if isinstance(value, str) else value
             for name, value in values.items()
             if value is not None
         }
-        if arguments.seed is not None and "label_rule" in options:
-            options["key"] = jax.random.key(arguments.seed)
+        seed = arguments.seed if "label_rule" in options else None
         named = arguments.path if paths is None else paths
         # As other commands have it; a file of this name has its folder before it.
-        return cls(tuple(_STDIN if path == Path("-") else path for path in named), options)
+        places = tuple(_STDIN if path == Path("-") else path for path in named)
+        return cls(places, options, seed=seed)
 
     def only_with(self, needed: str) -> None:
         """Refuses options of reading where no table is read.
@@ -248,25 +258,31 @@ class Source:
         Raises:
           ValueError: If one was typed.
         """
-        names = [name for name in self.options if name != "key"]
-        if names:
-            raise ValueError(
-                f"{shell_text(names[0], ...)} says how {needed} is read: give {needed}"
-            )
+        if self.options:
+            first = shell_text(next(iter(self.options)), ...)
+            raise ValueError(f"{first} says how {needed} is read: give {needed}")
 
     @property
     def name(self) -> str:
         """The files, for an error."""
         return ", ".join(str(path) for path in self.paths)
 
+    def _loaded(self, **options: Any) -> RoutingTable:
+        """Every row of the tables, read with these options too."""
+        from racer_jax.data.loading import load
+
+        if self.seed is not None:
+            import jax
+
+            options["key"] = jax.random.key(self.seed)
+        return load(self.paths, **{**self.options, **options})
+
     def table(self) -> RoutingTable:
         """Every row of the tables.
 
         Use this when a command uses all rows; `Rows.select` gives some of them.
         """
-        from racer_jax.data.loading import load
-
-        return load(self.paths, **self.options)
+        return self._loaded()
 
     def table_of(self, models: Sequence[str]) -> RoutingTable:
         """Every row of the tables, of these models alone: results that others lack do not count.
@@ -276,14 +292,12 @@ class Source:
         Raises:
           DataError: If the tables lack one of them; it says how to do without.
         """
-        from racer_jax.data.loading import load
-
         try:
-            table = load(self.paths, **{**self.options, "models": list(models)})
+            table = self._loaded(models=list(models))
         except DataError as error:
             try:
                 lenient = {} if "missing" not in self.options else {"missing": "keep"}
-                table = load(self.paths, **{**self.options, **lenient})
+                table = self._loaded(**lenient)
             except DataError as whole:
                 # Where the files hold other models, how to join them comes first.
                 of_pools = whole.remedy is not None and "pools" in dict(whole.remedy.options)
@@ -341,8 +355,20 @@ class Source:
         Raises:
           DataError: If there are several, the file is none, or an option does not apply to it.
         """
-        from racer_jax.data.formats._source import opened
         from racer_jax.data.formats.score_matrix import read_score_matrix
+
+        self.check_scored()
+        return read_score_matrix(self.paths[0])
+
+    def check_scored(self) -> None:
+        """Refuses what is not one score matrix, by its name and the options.
+
+        Use this when a command takes scores that another program made.
+
+        Raises:
+          DataError: If there are several, the file is none, or an option does not apply to it.
+        """
+        from racer_jax.data.formats._source import opened
 
         refused = [name for name in self.options if name not in ("format", "models")]
         if refused:
@@ -361,7 +387,6 @@ class Source:
                 "must be a score matrix (.npz), for an artefact made from scores, got another file",
                 path=self.name,
             )
-        return read_score_matrix(self.paths[0])
 
 
 def _without(models: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from racer_jax._files import written_whole
 from racer_jax.data.errors import printable
-from racer_jax.data.files import written_whole
 
 # Exit statuses: `OK`, `WRONG` (data, options or the machine are not what they should be), 2 (the
 # command line itself, from argparse), `FAILED` (a check ran and failed), `INTERRUPTED` (Ctrl-C),

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from racer_jax._files import address_problem
 from racer_jax.cli.output import print_notes
 from racer_jax.data.errors import DataError
 
@@ -25,6 +26,8 @@ def check_file(path: Path, *endings: str, inputs: Iterable[str | Path] = ()) -> 
       DataError: If the path cannot be written that way.
       ValueError: If its name ends in something else.
     """
+    if problem := address_problem(path, written=True):
+        raise DataError(problem)
     if path.exists() and not path.is_file():
         raise DataError("must be a file to write to", path=path)
     if not path.absolute().parent.is_dir():
@@ -36,6 +39,20 @@ def check_file(path: Path, *endings: str, inputs: Iterable[str | Path] = ()) -> 
             f"output must end in {' or '.join(endings)}, such as "
             f"{path.with_suffix(endings[0])}, got {path}"
         )
+
+
+def check_folder(path: Path) -> None:
+    """Refuses what is no place for a folder.
+
+    Use this when a command fills a folder of its own.
+
+    Raises:
+      DataError: If it is a file, or an address.
+    """
+    if problem := address_problem(path, written=True):
+        raise DataError(problem)
+    if path.exists() and not path.is_dir():
+        raise DataError("must be a folder to write to, got a file", path=path)
 
 
 def _is_read(path: Path, source: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax.cli import names
 from racer_jax.cli.options import Source
 from racer_jax.cli.output import FAILED, print_json, print_line, print_notes
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from racer_jax.montecarlo.bound_check import BoundCheck
     from racer_jax.studies.checked_pools import AnyPool
 
-LOSSES = ("miss", "grade", "shortfall", "regret", "differs", "wrong")
+STOP_LOSSES = ("regret", "differs", "wrong")
+LOSSES = ("miss", "grade", "shortfall", *STOP_LOSSES)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +69,7 @@ def check_source(arguments: argparse.Namespace) -> None:
     Raises:
       ValueError: If what is to be checked is not clear; the message names the options.
     """
-    files = [path for path in (arguments.artefact, *arguments.path) if path is not None]
+    files = files_of(arguments)
     if arguments.scores is not None and arguments.table:
         raise ValueError("--scores and --table exclude each other: scores are of a router of yours")
     if arguments.scores is None and not arguments.table:
@@ -84,6 +86,40 @@ def check_source(arguments: argparse.Namespace) -> None:
         for name in ("unseen", "group", "share"):
             if getattr(arguments, name):
                 raise ValueError(f"--{name} is for an artefact; leave it out")
+        _check_scores_named(arguments, files)
+
+
+def files_of(arguments: argparse.Namespace) -> list[Path]:
+    """The files that are named: without an artefact, the first of them is a table too.
+
+    Use this when a command names no artefact.
+    """
+    return [path for path in (arguments.artefact, *arguments.path) if path is not None]
+
+
+def _check_scores_named(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Refuses a loss or scores that do not fit what is checked.
+
+    Raises:
+      ValueError: If one does not.
+    """
+    if arguments.loss in STOP_LOSSES and (not files or arguments.scores is not None):
+        raise ValueError(
+            f"--loss {arguments.loss} is of a chain of calls: name a --table with answers"
+        )
+    typed = arguments.nonconformity or "both"
+    scores = [name.strip() for name in typed.split(",")]
+    known = (*names.nonconformities(), *names.orders())
+    for name in scores:
+        # A function of one's own is known once its module is imported, which may import JAX.
+        if typed != "both" and name not in known and ":" not in name:
+            raise ValueError(
+                f"nonconformity must be both, or among {', '.join(known)}, got {name!r}"
+            )
+        if arguments.scores is not None and name in names.orders():
+            raise ValueError(f"--nonconformity {name} is learned from texts: use --table")
+    if len(set(scores)) < len(scores):
+        raise ValueError(f"nonconformity must name each score once, got {typed!r}")
 
 
 def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
@@ -99,35 +135,33 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
     from racer_jax.montecarlo.bound_check import BoundSpec
     from racer_jax.studies import bound_pools
     from racer_jax.studies.bound_runs import check_any
-    from racer_jax.studies.checked_pools import STOP_LOSSES, score_names
+    from racer_jax.studies.checked_pools import score_names
 
-    files = [path for path in (arguments.artefact, *arguments.path) if path is not None]
+    files = files_of(arguments)
     arguments.path = files
     loss: Any = arguments.loss or "miss"
     null: Any = arguments.null or "paper"
-    names: Sequence[str] = score_names(arguments.nonconformity or "both")
+    scores: Sequence[str] = score_names(arguments.nonconformity or "both")
     table = Source.of(arguments).table() if files else None
     notes = () if table is None else table.notes
     print_notes(notes)
     pool_key, key = jax.random.split(jax.random.key(arguments.seed or 0))
     pools: Sequence[AnyPool]
     if loss in STOP_LOSSES:
-        if table is None or arguments.scores is not None:
-            raise ValueError(f"--loss {loss} is of a chain of calls: name a --table with answers")
         pools = bound_pools.stop_pools(pool_key, table, loss)
-        names = (loss,)
+        scores = (loss,)
     elif arguments.scores is not None:
-        if learned := [name for name in names if name not in NONCONFORMITIES]:
+        if learned := [name for name in scores if name not in NONCONFORMITIES]:
             raise ValueError(f"--nonconformity {learned[0]} is learned from texts: use --table")
         pools = bound_pools.scored_pools(arguments.scores, table)
     else:
-        pools = bound_pools.table_pools(pool_key, table, names, null)
+        pools = bound_pools.table_pools(pool_key, table, scores, null)
     checks: list[BoundCheck] = []
-    total = arguments.splits * len(pools) * len(names)
+    total = arguments.splits * len(pools) * len(scores)
     with tqdm(total=total, unit="split", disable=None, leave=False) as bar:
         for number in range(len(pools)):
             pool = pools[number]
-            for place, name in enumerate(names):
+            for place, name in enumerate(scores):
                 one_key = jax.random.fold_in(jax.random.fold_in(key, number), place)
                 spec = BoundSpec(
                     num_calibration=round(arguments.calibration * len(pool.correct)),

@@ -4,11 +4,16 @@ import argparse
 import importlib.util
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from racer_jax._distribution import install_command
+from racer_jax.cli.before import check_artefact_read, check_calibrated, check_levels
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
-from racer_jax.cli.places import add_overwrite, check_artefact
+from racer_jax.cli.places import add_overwrite, check_artefact, check_folder
+
+if TYPE_CHECKING:
+    from racer_jax.serving.gateway._since import Since
 
 _NEEDED = ("starlette", "uvicorn", "httptools", "aiohttp", "prometheus_client", "yaml")
 
@@ -29,6 +34,8 @@ racer-jax serve gateway.toml
 racer-jax serve gateway.toml --check        read the configuration and its artefacts, and end
 racer-jax serve --schema > schema.json      JSON Schema of the configuration
 racer-jax serve --new-key alice             a key, and the lines that let it in""",
+        check=_check_serve,
+        needs=(),
     )
     parser.add_argument(
         "config", nargs="?", type=Path, metavar="CONFIG", help="file of TOML or YAML"
@@ -73,6 +80,7 @@ racer-jax recalibrate gateway.db --artefact my.racer -o new.racer
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer --since-alarm
 racer-jax recalibrate gateway.db --artefact my.racer -o new.racer --route exams
 racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05""",
+        check=_check_recalibrate,
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
     parser.add_argument(
@@ -105,25 +113,50 @@ racer-jax recalibrate gateway.db --artefact my.racer -o my.racer --alpha 0.05"""
     parser.set_defaults(run=recalibrate)
 
 
+def _since(parsed: argparse.Namespace) -> "Since":
+    """Which audits count.
+
+    Raises:
+      ValueError: If --since is neither a time nor a decision.
+    """
+    from racer_jax.serving.gateway._since import time_of
+
+    if parsed.since is not None:
+        try:
+            return time_of(parsed.since)
+        except ValueError as error:
+            raise ValueError(f"--since {error}") from None
+    if parsed.since_alarm:
+        return "alarm"
+    return "all" if parsed.all else None
+
+
+def _check_state(state: str) -> None:
+    """Refuses a state that cannot be opened."""
+    from racer_jax.serving.gateway._databases import reading
+
+    with reading(state) as connection:
+        connection.execute("select 1 from decision limit 1")
+
+
+def _check_recalibrate(parsed: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    _since(parsed)
+    check_levels(parsed.alpha)
+    check_artefact(parsed.output, overwrite=parsed.overwrite, changed=parsed.artefact)
+    check_artefact_read(parsed.artefact)
+    _check_state(parsed.state)
+
+
 def recalibrate(parsed: argparse.Namespace) -> None:
     """`recalibrate`. Use this when a command line asks for a calibration on audits."""
     from racer_jax.racer.artefact import read
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.gateway._recalibration import audited, recalibrated
-    from racer_jax.serving.gateway._since import Since, time_of
 
-    since: Since = None
-    if parsed.since is not None:
-        try:
-            since = time_of(parsed.since)
-        except ValueError as error:
-            raise ValueError(f"--since {error}") from None
-    elif parsed.since_alarm or parsed.all:
-        since = "alarm" if parsed.since_alarm else "all"
-    check_artefact(parsed.output, overwrite=parsed.overwrite, changed=parsed.artefact)
     racer = Racer.load(parsed.artefact)
     checksum = str(read(parsed.artefact)[0]["checksum"])
-    labelled = audited(parsed.state, checksum, racer, since, parsed.route)
+    labelled = audited(parsed.state, checksum, racer, _since(parsed), parsed.route)
     new = recalibrated(racer, labelled, parsed.alpha)
     new.save(parsed.output)
     warnings = (*new.warnings(), *labelled.notes())
@@ -144,6 +177,7 @@ def _add_replay(subparsers: Subparsers) -> None:
         "says how sets change and, on labelled audits, how many misses there are. Needs a state "
         "that keeps prompts.",
         "racer-jax replay gateway.db --artefact new.racer",
+        check=_check_replay,
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
     parser.add_argument(
@@ -152,6 +186,12 @@ def _add_replay(subparsers: Subparsers) -> None:
     parser.add_argument("--route", help="only decisions of this route (default: all)")
     add_json(parser)
     parser.set_defaults(run=replay)
+
+
+def _check_replay(parsed: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    check_calibrated(parsed.artefact)
+    _check_state(parsed.state)
 
 
 def replay(parsed: argparse.Namespace) -> None:
@@ -189,6 +229,8 @@ def _add_compare(subparsers: Subparsers) -> None:
         """
 racer-jax compare gateway.db old new
 racer-jax compare gateway.db old new --users    on what users said; they choose what they judge""",
+        check=_check_compare,
+        needs=(),
     )
     parser.add_argument("state", metavar="STATE", help="the state of the gateway")
     parser.add_argument("routes", nargs=2, metavar="ROUTE", help="the two routes")
@@ -208,6 +250,10 @@ racer-jax compare gateway.db old new --users    on what users said; they choose 
     )
     add_json(parser)
     parser.set_defaults(run=compare)
+
+
+def _check_compare(parsed: argparse.Namespace) -> None:
+    """Nothing: it needs no JAX."""
 
 
 def compare(parsed: argparse.Namespace) -> None:
@@ -250,15 +296,25 @@ def check_extra() -> None:
         )
 
 
-def serve(parsed: argparse.Namespace) -> None:
-    """`serve`. Use this when a command line asks for the gateway."""
+def _check_serve(parsed: argparse.Namespace) -> None:
+    """What can be said before the gateway is imported."""
     chosen = [parsed.config is not None, parsed.demo, parsed.schema, parsed.new_key is not None]
     if sum(chosen) != 1:
         raise ValueError("give one of CONFIG, --demo, --schema and --new-key NAME")
     for option, port in (("--port", parsed.port), ("--admin-port", parsed.admin_port)):
         if port is not None and not 0 <= port <= 65535:
             raise ValueError(f"{option} must be 0 to 65535, got {port}")
+    if parsed.demo:
+        check_folder(parsed.folder)
     check_extra()
+    if parsed.config is not None:
+        from racer_jax.serving.gateway.configuration import load_settings
+
+        load_settings(parsed.config)
+
+
+def serve(parsed: argparse.Namespace) -> None:
+    """`serve`. Use this when a command line asks for the gateway."""
     if parsed.schema:
         from racer_jax.serving.gateway.configuration import json_schema
 

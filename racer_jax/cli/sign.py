@@ -5,6 +5,7 @@ from pathlib import Path
 
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import print_json, print_line
+from racer_jax.data.formats._source import check_exists
 
 
 def add(subparsers: Subparsers) -> None:
@@ -17,6 +18,8 @@ def add(subparsers: Subparsers) -> None:
         """
 racer-jax sign --new-key signing.pem           a key: keep the file, hand out what is printed
 racer-jax sign my.racer --key signing.pem""",
+        check=_check,
+        needs=(),
     )
     parser.add_argument("artefact", nargs="?", type=Path, metavar="ARTEFACT", help="folder to sign")
     parser.add_argument(
@@ -32,17 +35,24 @@ racer-jax sign my.racer --key signing.pem""",
     parser.set_defaults(run=sign)
 
 
+def _check(parsed: argparse.Namespace) -> None:
+    """Refuses options that do not go together; all else is said at once, for it needs no JAX."""
+    signing = [parsed.artefact is not None, parsed.key is not None]
+    alone = parsed.new_key is not None and not any(signing)
+    if not alone and (parsed.new_key is not None or not all(signing)):
+        raise ValueError("give ARTEFACT and --key FILE, or --new-key FILE alone")
+    if parsed.key is not None:
+        check_exists(parsed.key)
+
+
 def sign(parsed: argparse.Namespace) -> None:
     """`sign`. Use this when a command line asks for a signature."""
     from racer_jax.racer import signatures
 
-    signing = [parsed.artefact is not None, parsed.key is not None]
-    if parsed.new_key is not None and not any(signing):
+    if parsed.new_key is not None:
         public = signatures.new_signing_key(parsed.new_key)
         _say(parsed, public, f"the private key is in {parsed.new_key}; the public key is")
         return
-    if parsed.new_key is not None or not all(signing):
-        raise ValueError("give ARTEFACT and --key FILE, or --new-key FILE alone")
     public = signatures.sign(parsed.artefact, parsed.key)
     _say(parsed, public, f"{parsed.artefact} is signed; readers must trust")
 

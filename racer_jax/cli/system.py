@@ -24,10 +24,15 @@ def add_doctor(subparsers: Subparsers) -> None:
         "doctor",
         "Print versions, devices, extras and caches.",
         "racer-jax doctor --json",
+        check=_check_nothing,
         needs=("racer_jax.reporting.files",),
     )
     add_json(parser)
     parser.set_defaults(run=doctor)
+
+
+def _check_nothing(arguments: argparse.Namespace) -> None:
+    """The options of these commands are checked as they are read."""
 
 
 def doctor(arguments: argparse.Namespace) -> None:
@@ -96,6 +101,7 @@ def add_completion(subparsers: Subparsers, whole: argparse.ArgumentParser) -> No
         """
 racer-jax completion bash > ~/.local/share/bash-completion/completions/racer-jax
 racer-jax completion fish > ~/.config/fish/completions/racer-jax.fish""",
+        check=_check_nothing,
         needs=(),
     )
     parser.add_argument("shell", choices=SHELLS, help="shell that the script is for")

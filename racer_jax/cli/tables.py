@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from racer_jax.cli import names
+from racer_jax.cli.before import check_tables
 from racer_jax.cli.options import (
     Source,
     Subparsers,
@@ -14,6 +15,7 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.cli.places import check_file
+from racer_jax.data.endings import check_output
 
 
 def add(subparsers: Subparsers) -> None:
@@ -31,6 +33,7 @@ def _add_summary(subparsers: Subparsers) -> None:
         "summary",
         "Print what a table holds: accuracies, and how often no model is right, by group.",
         "racer-jax data summary logs/",
+        check=check_tables,
         needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
@@ -57,6 +60,7 @@ def _add_convert(subparsers: Subparsers) -> None:
         "convert",
         "Write logs of any format as one table: .npz, .csv or .parquet.",
         "racer-jax data convert logs/ table.npz --metric acc_norm",
+        check=_check_convert,
         needs=("racer_jax.data.loading",),
     )
     add_reading(parser)
@@ -66,15 +70,20 @@ def _add_convert(subparsers: Subparsers) -> None:
     parser.set_defaults(run=convert)
 
 
+def _check_convert(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is read."""
+    check_output(arguments.output)
+    check_file(arguments.output, inputs=arguments.path)
+    check_tables(arguments)
+
+
 def convert(arguments: argparse.Namespace) -> None:
     """`data convert`.
 
     Use this when a command line turns logs into another format; in Python, `load` and a writer.
     """
-    from racer_jax.data.loading import check_output, save
+    from racer_jax.data.loading import save
 
-    check_output(arguments.output)
-    check_file(arguments.output, inputs=arguments.path)
     table = Source.of(arguments).table()
     save(table, arguments.output)
     print_notes(table.notes)
@@ -87,6 +96,7 @@ def _add_fetch(subparsers: Subparsers) -> None:
         "fetch",
         "Download a public corpus; print its folder.",
         "racer-jax data fetch routerdc --folder corpora",
+        check=_check_fetch,
         needs=("racer_jax.data.download",),
     )
     parser.add_argument("corpus", choices=names.CORPORA, help="corpus to download")
@@ -96,6 +106,10 @@ def _add_fetch(subparsers: Subparsers) -> None:
     mirror = "a mirror (default: %(default)s)"
     parser.add_argument("--base-url", default=names.BASE_URL, help=mirror)
     parser.set_defaults(run=fetch_corpus)
+
+
+def _check_fetch(arguments: argparse.Namespace) -> None:
+    """Nothing: what is wrong is said by the download itself, which waits for no JAX."""
 
 
 def fetch_corpus(arguments: argparse.Namespace) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from racer_jax.cli import cascade as cascade_commands
-from racer_jax.cli.inputs import Rows, labelled, open_input
+from racer_jax.cli import cascade_use
+from racer_jax.cli.before import (
+    check_artefact_read,
+    check_calibrated,
+    check_levels,
+    check_lines,
+    check_models,
+    check_tables,
+    not_calibrated,
+)
+from racer_jax.cli.inputs import Rows, labelled, open_input, refuse_table
 from racer_jax.cli.options import (
     Source,
     Subparsers,
@@ -56,9 +64,7 @@ def _loaded(artefact: Path) -> Racer:
 
     racer = Racer.load(artefact)
     if racer.calibration is None:
-        problem = "this command needs a threshold: calibrate it first, for example: racer-jax "
-        problem += f"calibrate {shlex.quote(str(artefact))} TABLE --alpha 0.1 --unseen"
-        raise DataError(problem, path=artefact)
+        raise not_calibrated(artefact)
     return racer
 
 
@@ -77,6 +83,7 @@ racer-jax route my.racer "What is 2 + 2?"
 racer-jax route my.racer --group mmlu --json "Which gas do plants take in?"
 racer-jax route my.racer --input queries.jsonl --output decisions.jsonl
 tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
+        check=_check_route,
         needs=("racer_jax.racer.racer",),
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
@@ -107,6 +114,18 @@ tail -f queries.jsonl | racer-jax route my.racer --input - --batch 1""",
     parser.set_defaults(run=route)
 
 
+def _check_route(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    source = _source(arguments)
+    check_levels(arguments.alpha)
+    check_lines(source)
+    if source is not None:
+        refuse_table(source)
+    if arguments.output is not None:
+        check_file(arguments.output, inputs=() if source is None else (source,))
+    check_calibrated(arguments.artefact)
+
+
 def route(arguments: argparse.Namespace) -> None:
     """`route`.
 
@@ -116,8 +135,6 @@ def route(arguments: argparse.Namespace) -> None:
     from racer_jax.serving.json_lines import Query, as_line, read_queries, route_queries
 
     source = _source(arguments)
-    if arguments.output is not None:
-        check_file(arguments.output, inputs=() if source is None else (source,))
     if source is None:
         keep_small_programs()
     racer = _loaded(arguments.artefact)
@@ -161,7 +178,7 @@ def _source(arguments: argparse.Namespace) -> str | None:
         raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
     source: str | None = arguments.input
     if source is None and arguments.text == ["-"]:
-        source, arguments.text = "-", []
+        return "-"
     if not arguments.text and not source:
         raise ValueError("nothing to route: give questions as arguments or --input FILE")
     if arguments.text and source:
@@ -218,10 +235,6 @@ class _Counted:
 
 
 def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
-    from racer_jax.core.risk_levels import parse_alphas
-
-    if arguments.alphas is not None:
-        parse_alphas(arguments.alphas)  # before anything is read
     racer = _loaded(arguments.artefact)
     return racer, *labelled(Source.of(arguments), Rows.of(arguments, "measure"), racer)
 
@@ -235,6 +248,7 @@ def _add_evaluate(subparsers: Subparsers) -> None:
         """
 racer-jax evaluate my.racer test.csv
 racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figures.json""",
+        check=_check_evaluate,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
@@ -257,6 +271,16 @@ racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figur
     parser.set_defaults(run=evaluate)
 
 
+def _check_evaluate(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    check_levels(alphas=arguments.alphas)
+    if arguments.output is not None:
+        check_file(arguments.output, ".json", inputs=arguments.path)
+    check_tables(arguments, "measure")
+    check_calibrated(arguments.artefact)
+    check_models(arguments, arguments.artefact)
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """`evaluate`.
 
@@ -264,8 +288,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     from racer_jax.reporting.files import write_json
 
-    if arguments.output is not None:
-        check_file(arguments.output, ".json", inputs=arguments.path)
     with work_bar("read the table", "measure") as bar:
         racer, table, scores = _evaluated(arguments)
         bar.next()
@@ -289,6 +311,7 @@ def _add_report(subparsers: Subparsers) -> None:
 racer-jax report my.racer --data test.csv --output report.html
 racer-jax report my.racer --data test.csv --sequential my.cascade     both, side by side
 racer-jax report my.cascade --data logs.csv                           a cascade alone""",
+        check=_check_report,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, "--data", dest="path", required=True, nargs="+")
@@ -320,24 +343,50 @@ racer-jax report my.cascade --data logs.csv                           a cascade 
     parser.set_defaults(run=report)
 
 
+def _check_report(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is computed."""
+    if arguments.title is not None and not arguments.title.strip():
+        raise ValueError("--title must not be empty")
+    check_levels(alphas=arguments.alphas)
+    check_file(arguments.output, *PAGES, inputs=arguments.path)
+    check_tables(arguments, "measure")
+    if _is_of_a_cascade(arguments):
+        check_artefact_read(arguments.artefact, "cascade")
+        return
+    check_calibrated(arguments.artefact)
+    if arguments.sequential is not None:
+        check_artefact_read(arguments.sequential, "cascade")
+
+
+def _is_of_a_cascade(arguments: argparse.Namespace) -> bool:
+    """Whether the page is of a cascade alone.
+
+    Raises:
+      ValueError: If both artefacts are of cascades.
+    """
+    from racer_jax.racer.artefact import kind_of
+
+    if arguments.sequential == Path():
+        return True
+    if kind_of(arguments.artefact) != "cascade":
+        return False
+    if arguments.sequential is not None:
+        raise ValueError(
+            f"{arguments.artefact} is a cascade, and so is what --sequential names: name the "
+            "artefact of a Racer first, or leave --sequential out"
+        )
+    return True
+
+
 def report(arguments: argparse.Namespace) -> None:
     """`report`.
 
     Use this when a command line asks for a page of figures; in Python, `write_report`.
     """
-    from racer_jax.racer.artefact import kind_of
     from racer_jax.racer.report import TITLE, write_report
 
-    if arguments.title is not None and not arguments.title.strip():
-        raise ValueError("--title must not be empty")
-    check_file(arguments.output, *PAGES, inputs=arguments.path)
-    if arguments.sequential == Path() or kind_of(arguments.artefact) == "cascade":
-        if arguments.sequential not in (None, Path()):
-            raise ValueError(
-                f"{arguments.artefact} is a cascade, and so is what --sequential names: name the "
-                "artefact of a Racer first, or leave --sequential out"
-            )
-        cascade_commands.report(arguments)
+    if _is_of_a_cascade(arguments):
+        cascade_use.report(arguments)
         return
     cascade = None
     if arguments.sequential is not None:

@@ -1,18 +1,24 @@
-"""Risk levels as the decimals they are written as, and the whole number of misses each allows."""
+"""Risk levels as the decimals they are written as, and the whole number of misses each allows.
+
+Nothing of JAX is imported here: a command refuses a wrong level before it waits for JAX.
+"""
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from math import floor
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-import jax
 import numpy as np
 
 from racer_jax.core.scalar_checks import check_count
 
+if TYPE_CHECKING:
+    import jax
+
 Level: TypeAlias = float | str | Decimal | Fraction
-Alpha: TypeAlias = Level | np.ndarray | jax.Array | Sequence[Level]
+# In quotes, for the reason above; a text cannot be joined by `|`.
+Alpha: TypeAlias = Union[Level, np.ndarray, "jax.Array", Sequence[Level]]
 Budget: TypeAlias = int | np.ndarray | Sequence[int]
 
 
@@ -167,7 +173,8 @@ def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
 
 def _levels(alpha: Alpha) -> tuple[list[Level], bool]:
     """The levels one by one, and whether a single one was given."""
-    if isinstance(alpha, np.ndarray | jax.Array):
+    # An array, of whatever library; a number of NumPy has dimensions too.
+    if hasattr(alpha, "ndim") and not isinstance(alpha, np.generic):
         array = np.asarray(alpha)
         if array.ndim > 1:
             raise ValueError(f"alpha must be a scalar or have shape [a], got shape {array.shape}")

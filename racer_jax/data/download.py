@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from racer_jax._distribution import install_command
+from racer_jax._files import address_problem
 from racer_jax.data.errors import DataError
 
 # Where the files of both corpora are; a commit and a path within the repository are appended.
@@ -166,6 +167,8 @@ def fetch(
 
     source = CORPORA[corpus]
     folder = default if folder is None else Path(folder)
+    if problem := address_problem(folder, written=True):
+        raise DataError(problem)
     folder.mkdir(parents=True, exist_ok=True)
     download = _Download(folder, sys.stderr.isatty() if progress is None else progress)
     pooch.get_logger().setLevel("WARNING")

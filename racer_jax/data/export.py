@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from racer_jax.data.files import written_whole
+from racer_jax._files import written_whole
 from racer_jax.data.formats._arrow import modules
 
 

@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from racer_jax.data.combine import Pools, concat
+from racer_jax.data.endings import ENDINGS
+from racer_jax.data.endings import check_output as check_output
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
 from racer_jax.data.formats._source import as_file
@@ -70,7 +72,7 @@ READERS: Mapping[str, Callable[..., RoutingTable]] = MappingProxyType(
 
 
 _WRITERS: Mapping[str, Callable[[RoutingTable, str | Path], None]] = MappingProxyType(
-    {".npz": save_table, ".csv": write_long_csv, ".parquet": write_parquet}
+    dict(zip(ENDINGS, (save_table, write_long_csv, write_parquet), strict=True))
 )
 Paths = str | Path | Sequence[str | Path]
 
@@ -294,15 +296,3 @@ def save(table: RoutingTable, path: str | Path) -> None:
     """
     check_output(path)
     _WRITERS[Path(path).suffix](table, path)
-
-
-def check_output(path: str | Path) -> None:
-    """Refuses a path that `save` cannot write to, before anything is read.
-
-    Use this when a table is to be written that has not been read yet.
-
-    Raises:
-      ValueError: If its name ends in none of the formats that are written.
-    """
-    if Path(path).suffix not in _WRITERS:
-        raise ValueError(f"path must end in .npz, .csv or .parquet, got {path}")

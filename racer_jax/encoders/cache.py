@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from racer_jax.data.files import written_whole
+from racer_jax._files import written_whole
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from racer_jax.data.files import written_whole
+from racer_jax._files import address_problem, written_whole
 from racer_jax.encoders.bert import Bert
 from racer_jax.encoders.deberta import Deberta
 from racer_jax.encoders.kept_parts import CheckpointConfig, kept_config
@@ -73,6 +73,8 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path
     folder = Path(source)
     if folder.is_dir():
         return folder
+    if problem := address_problem(source):
+        raise FileNotFoundError(f"{problem}, or a hub id such as owner/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HFValidationError,

@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from racer_jax._files import make_way, read_kept, written_whole
+
 # Files that a tokenizer is read from; those of weights are large and say nothing of it.
 _READ = ("*.json", "*.txt", "*.model")
 
@@ -109,14 +111,13 @@ def _kept(
         digest.update(f"\n{path.name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     place = Path(home) / f"racer_jax-{kind}-{digest.hexdigest()}.json"
     with suppress(OSError, ValueError):
-        fields: dict[str, Any] = json.loads(place.read_text("utf-8"))
+        fields: dict[str, Any] = json.loads(read_kept(place))
         return fields
     if (settings := make()) is None:
         return None
-    temporary = place.with_suffix(f".{os.urandom(4).hex()}")
-    with suppress(OSError, TypeError):
+    make_way(place)
+    with suppress(OSError, TypeError), written_whole(place) as temporary:
         temporary.write_text(json.dumps(settings), "utf-8")
-        os.replace(temporary, place)
     return settings
 
 

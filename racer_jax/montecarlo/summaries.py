@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from racer_jax._files import written_whole
 from racer_jax.montecarlo.value_counts import ValueCounts
 
 
@@ -273,15 +274,10 @@ class Checkpoint:
         state: dict[str, Any] = {"run": np.array(self.run), "names": np.array(list(sums))}
         for i, total in enumerate(sums.values()):
             state |= {f"{i}.{name}": np.asarray(value) for name, value in vars(total).items()}
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, **state)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(self.path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **state)
+            file.flush()
+            os.fsync(file.fileno())
         self.last_save = time.monotonic()
 
     def load(self) -> dict[str, Accumulator]:

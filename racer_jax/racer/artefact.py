@@ -28,10 +28,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_arrays
 from safetensors.numpy import save as format_arrays
 
-from racer_jax.data.files import blaming, written_whole
+from racer_jax._files import address_problem, blaming, written_whole
 from racer_jax.data.locks import locked
+from racer_jax.racer.digests import named
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
-from racer_jax.racer.serialization import named
 
 # 2 adds orders learned from training rows; 3 what calibration saw, the policy for unknown groups,
 # the cap of the sets, and parts of a caller's own.
@@ -65,8 +65,10 @@ def check_place(path: Path) -> None:
     Use this when a racer is about to be written to a folder.
 
     Raises:
-      ArtefactError: If it is one.
+      ArtefactError: If it is one, or an address.
     """
+    if problem := address_problem(path, written=True):
+        raise ArtefactError(problem)
     if path.exists() and not path.is_dir():
         raise ArtefactError("must be a folder to write an artefact to, got a file", path=path)
     if not path.is_dir() or (path / DESCRIPTION).exists():
@@ -296,6 +298,8 @@ def _read_description(path: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     try:
         content, identity = _content(file)
     except (FileNotFoundError, NotADirectoryError):
+        if problem := address_problem(path):
+            raise ArtefactError(problem) from None
         raise ArtefactError(_absent(path), path=path) from None
     except OSError as error:
         raise ArtefactError(f"cannot be read: {error.strerror or error}", path=file) from None
@@ -338,6 +342,23 @@ def same_router(path: Path, other: Path) -> bool:
     (first, first_arrays), (second, second_arrays) = read(path), read(other)
     same = all(first.get(name) == second.get(name) for name in ("kind", "router", "encoder"))
     return same and np.array_equal(first_arrays["trained_on"], second_arrays["trained_on"])
+
+
+def checked_description(path: Path, kind: str | None) -> dict[str, Any]:
+    """What `racer.json` says of an artefact of a kind; the arrays are not read.
+
+    Use this when a wrong artefact shall be refused before anything is computed.
+
+    Args:
+      path: The folder.
+      kind: None for a racer, `cascade` for a cascade.
+
+    Raises:
+      ArtefactError: If the folder is not an artefact, or one of another kind.
+    """
+    description = _read_description(path)[0]
+    check_kind(description, kind, path)
+    return description
 
 
 def kind_of(path: Path) -> str | None:

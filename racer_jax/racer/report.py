@@ -31,8 +31,8 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from racer_jax._distribution import install_command
+from racer_jax._files import written_whole
 from racer_jax.core.risk_levels import Level, exact_alpha, level_name
-from racer_jax.data.files import written_whole
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.errors import NotCalibratedError
 from racer_jax.racer.evaluation import TEMPERATURES

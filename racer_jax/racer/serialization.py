@@ -1,8 +1,7 @@
 """Fingerprints of what is saved, and whether what is stated of it is what is used."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,26 +9,8 @@ import numpy as np
 from racer_jax.encoders.base import Arrays as Arrays
 from racer_jax.encoders.base import PartsError as PartsError
 from racer_jax.encoders.registry import OtherEncoderError as OtherEncoderError
-
-
-def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> str:
-    """32 hexadecimal digits that stand for a description and its arrays.
-
-    Use this when two descriptions may be of the same object.
-    """
-    state = hashlib.sha256(json.dumps(description, sort_keys=True, ensure_ascii=False).encode())
-    for name, array in sorted((arrays or {}).items()):
-        state.update(f"{name} {array.dtype} {array.shape}".encode())
-        state.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return state.hexdigest()[:32]
-
-
-def named(models: Sequence[str]) -> str:
-    """The fingerprint of a pool: its models in their order.
-
-    Use this when two artefacts may be of the same pool.
-    """
-    return digest(list(models))
+from racer_jax.racer.digests import digest as digest
+from racer_jax.racer.digests import named as named
 
 
 def check_fingerprint(

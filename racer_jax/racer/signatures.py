@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from racer_jax._distribution import install_command
+from racer_jax._files import blaming, written_whole
 from racer_jax.data.errors import DataError
-from racer_jax.data.files import blaming, written_whole
 from racer_jax.racer import artefact
 from racer_jax.racer.errors import ArtefactError, CorruptError
 
@@ -55,8 +55,12 @@ def new_signing_key(path: str | os.PathLike[str]) -> str:
         serialization.NoEncryption(),
     )
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(handle, "wb") as file:
-        file.write(content)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+    except BaseException:
+        os.unlink(path)  # a part of a key is none, and would be in the way of the next
+        raise
     return _public_text(key.public_key(), serialization)
 
 

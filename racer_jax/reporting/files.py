@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from racer_jax._distribution import __version__
-from racer_jax.data.files import written_whole
+from racer_jax._files import address_problem, written_whole
 
 
 def as_plain(value: Any) -> Any:
@@ -139,6 +139,8 @@ def finish(write: Callable[[Path], None], output: str | Path) -> Path:
       SystemExit: If the folder cannot be written to, with the reason in one line.
     """
     folder = Path(output)
+    if problem := address_problem(folder, written=True):
+        raise SystemExit(problem)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder)

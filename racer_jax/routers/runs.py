@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from racer_jax._files import written_whole
 from racer_jax.core.keys import check_key
-from racer_jax.data.files import written_whole
 from racer_jax.encoders.layers import compiler_options
 from racer_jax.routers.base import DRAWS
 from racer_jax.routers.report import TrainingDivergedError

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from racer_jax._files import written_whole
 from racer_jax.core.risk_levels import Level, parse_alphas
-from racer_jax.data.files import written_whole
 from racer_jax.data.table import RoutingTable
 from racer_jax.racer.report import STOP_LEVELS, page_html, require_plotly, sequential_data
 from racer_jax.reporting.files import environment

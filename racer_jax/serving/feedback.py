@@ -10,7 +10,7 @@ from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._json import Repeated, parse, shown
 from racer_jax.data.formats._source import open_lines
-from racer_jax.racer.racer import Racer
+from racer_jax.racer.artefact import checked_description
 from racer_jax.serving.line_input import is_error
 from racer_jax.serving.monitor import ExchangeabilityMonitor, Monitor, RiskMonitor, load_monitor
 
@@ -105,10 +105,10 @@ def open_monitor(state: Path | None, options: MonitorOptions) -> Monitor:
 
 
 def _promised(artefact: Path) -> str:
-    calibration = Racer.load(artefact).calibration
+    calibration = checked_description(artefact, None)["calibration"]
     if calibration is None:
         raise DataError("not calibrated, so there is no promise to test", path=artefact)
-    return calibration.alpha
+    return str(calibration["alpha"])
 
 
 class Entry(NamedTuple):

@@ -31,9 +31,9 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
+from racer_jax._files import written_whole
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
-from racer_jax.data.files import written_whole
 from racer_jax.serving.betting import (
     DRIFTS,
     RESERVE,

@@ -17,9 +17,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from racer_jax._distribution import __version__
+from racer_jax._files import written_whole
 from racer_jax.core.nonconformity import NONCONFORMITIES, NONCONFORMITY_LABELS
 from racer_jax.data import RoutingTable
-from racer_jax.data.files import written_whole
 from racer_jax.data.splits import PAPER, PAPER_ARC
 from racer_jax.encoders import Encoder, JoinedEncoder, ReducedEncoder
 from racer_jax.routers import KNNR, Router, choose_neighbors

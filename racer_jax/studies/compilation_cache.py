@@ -2,11 +2,14 @@
 
 import os
 import sys
+import zlib
 from contextlib import suppress
 from math import inf
 from pathlib import Path
 
 import jax
+
+from racer_jax._files import read_kept, written_whole
 
 # As large as most programs are.
 _ROOM = 1 << 20
@@ -42,6 +45,7 @@ def use_compilation_cache(folder: str | Path | None) -> None:
         full disk what is kept already is read.
     """
     configured = getattr(jax.config, "jax_compilation_cache_dir", None)
+    is_ours = folder is not None or not configured
     try:
         if folder is None and configured:
             folder = Path(configured)
@@ -55,6 +59,8 @@ def use_compilation_cache(folder: str | Path | None) -> None:
     if not os.access(folder, os.W_OK):
         return
     _remove_empty(folder)
+    if is_ours:
+        _remove_damaged(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX leaves a part of a program on a full disk, and warns of it in every later process.
     jax.config.update(
@@ -73,6 +79,59 @@ def _remove_empty(folder: Path) -> None:
             is_program = entry.name.endswith("-cache") and entry.is_file(follow_symlinks=False)
             if is_program and entry.stat().st_size == 0:
                 os.unlink(entry)
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Removes programs that cannot be read: cut off, or something else in the place of a file.
+
+    JAX warns of such a file in every process that needs it, compiles, and does not write it again.
+    In a folder that the user configured, the entries are JAX's, of whatever version. Those that
+    were there when the folder was last looked through are not read again.
+    """
+    mark = folder / "racer_jax-checked"
+    with suppress(OSError):
+        last = mark.stat().st_mtime_ns if mark.exists() else 0
+        with os.scandir(folder) as entries:
+            programs = [entry for entry in entries if entry.name.endswith("-cache")]
+        # The clock of the folder's disk, as of the last change of whatever is at that place.
+        new = [p for p in programs if p.stat(follow_symlinks=False).st_ctime_ns >= last]
+        if not new:
+            return
+        with written_whole(mark):  # as old as the look, which comes after it
+            for program in new:
+                if not _can_be_read(Path(program)):
+                    _remove(Path(program))
+
+
+def _can_be_read(program: Path) -> bool:
+    """Whether JAX can unpack a file of its cache in this process."""
+    try:
+        _unpack(read_kept(program))
+    except Exception:  # each library has an error of its own for what is cut off
+        return False
+    return True
+
+
+def _unpack(content: bytes) -> None:
+    """Unpacks with what JAX unpacks with: the first of three that is installed."""
+    if sys.version_info >= (3, 14):
+        with suppress(ImportError):
+            from compression import zstd
+
+            zstd.decompress(content)
+            return
+    with suppress(ImportError):
+        import zstandard
+
+        zstandard.ZstdDecompressor().decompress(content)
+        return
+    zlib.decompress(content)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or an empty folder."""
+    with suppress(OSError):
+        (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
 
 
 def _has_room(folder: Path) -> bool:

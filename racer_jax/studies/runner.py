@@ -20,6 +20,7 @@ import jax
 from tqdm import tqdm
 
 import racer_jax.reporting as reporting
+from racer_jax._files import written_whole
 from racer_jax._memory import forgotten, give_back
 from racer_jax.data.errors import DataError
 from racer_jax.studies import runtime
@@ -137,7 +138,8 @@ def publish(
         }
         reporting.write_json(folder / "results.json", record)
         reporting.write_csv(folder / "results.csv", report.rows)
-        (folder / "tables.txt").write_text(report.text + "\n", encoding="utf-8")
+        with written_whole(folder / "tables.txt") as temporary:
+            temporary.write_text(report.text + "\n", encoding="utf-8")
         draw(folder, report.figures, drawing)
 
     folder = reporting.finish(write, config.output)

@@ -132,7 +132,7 @@ def killed_routes(tally: Tally, rounds: int, folder: Path) -> None:
 
 def interrupted_saves(tally: Tally, rounds: int, folder: Path) -> None:
     """Many small files of one name, written whole by processes that are killed."""
-    from racer_jax.data.files import written_whole
+    from racer_jax._files import written_whole
 
     rng, path = random.Random(6), folder / "a.txt"
     path.write_text("0" * 5000)

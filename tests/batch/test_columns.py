@@ -254,3 +254,15 @@ def test_labels_of_another_pool(queries):
     labels = [*queries.columns["correct"][:-1], [True, False, float("nan")]]
     with pytest.raises(ValueError, match=r"column 'correct' must hold 0 or 1 .*, got nan for '"):
         score(dict(queries.columns, correct=labels))
+
+
+def test_more_rows_than_the_largest_batch_are_one_program_too(queries):
+    """2,100 texts in batches of 1,500: a racer cuts at 1,024, and what is left is filled up."""
+    columns = {"text": (queries.columns["text"] * 42)[:2100], "id": list(range(2100))}
+    route = RouteBatch(queries.artefact, keep=["id"], rows=1024)
+    few = route(columns)
+    scorer = route._racer().scorer
+    before = scorer._forward._cache_size()
+    assert RouteBatch(queries.artefact, keep=["id"], rows=1500)(columns) == few
+    assert ScoreBatch(queries.artefact, rows=5000)(columns)["scores"] == few["scores"]
+    assert scorer._forward._cache_size() == before

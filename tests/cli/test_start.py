@@ -7,16 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from racer_jax.cli import names
+from racer_jax.cli import names, score_checks
 from racer_jax.cli.main import main
 from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
 from racer_jax.data.download import BASE_URL, CORPORA
 from racer_jax.data.loading import READERS
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
 from racer_jax.encoders.registry import ENCODERS
-from racer_jax.orders.model_orders import ORDERS
+from racer_jax.orders.model_orders import ORDERS, PRICED
 from racer_jax.racer.racer import Racer
 from racer_jax.routers import ServedMLP, registry
+from racer_jax.studies.checked_pools import STOP_LOSSES
 from tests.racer.test_racer import MODELS, table_of
 
 LIGHT = """
@@ -45,7 +46,8 @@ def test_a_help_and_a_usage_error_wait_for_no_library(words, status):
 def test_the_names_that_can_be_typed_are_those_of_the_registries(monkeypatch):
     assert tuple(READERS) == names.FORMATS
     assert (tuple(CORPORA), BASE_URL) == (names.CORPORA, names.BASE_URL)
-    assert names.NULL_MODES == NULL_MODES
+    assert (names.NULL_MODES, names.PRICED) == (NULL_MODES, PRICED)
+    assert score_checks.STOP_LOSSES == STOP_LOSSES
     registries = {
         "racer_jax.routers.registry": (registry.ROUTERS, names.routers),
         "racer_jax.encoders.registry": (ENCODERS, names.encoders),

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from racer_jax._files import written_whole
 from racer_jax.data import locks
-from racer_jax.data.files import written_whole
 from racer_jax.data.locks import locked
 
 fcntl = pytest.importorskip("fcntl", reason="the system has no lock")

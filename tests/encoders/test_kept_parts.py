@@ -1,8 +1,11 @@
 """Tokenizer and configuration that are kept: those of `transformers`, which a second process spares."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -97,3 +100,25 @@ def test_a_second_process_encodes_without_transformers(tmp_path, tiny_bert):
     first, second = printed(), printed()
     assert first[:2] == second[:2]
     assert (first[2], second[2]) == ("True", "False")
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(kept, tiny_bert, monkeypatch):
+    """The first block of a large file is written, and the disk is full."""
+
+    def half_written(path, text, *_):
+        path.write_bytes(text.encode()[: len(text) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half_written)
+    assert load_config(tiny_bert).hidden_size == 32
+    assert list(kept.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_makes_way(kept, tiny_bert, make):
+    load_config(tiny_bert)
+    (path,) = kept.glob("racer_jax-config-*.json")
+    path.unlink()
+    make(path)
+    assert load_config(tiny_bert).hidden_size == 32
+    assert json.loads(path.read_text())["hidden_size"] == 32

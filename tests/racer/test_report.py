@@ -194,7 +194,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")
     monkeypatch.setattr(
-        "racer_jax.data.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+        "racer_jax._files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         write_report(racer, table, path, ["0.3"], scores=scores)

@@ -1,12 +1,15 @@
 """Where compiled code is kept."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import pytest
 
+from racer_jax.studies import compilation_cache
 from racer_jax.studies.compilation_cache import cache_folder, use_compilation_cache
 
 ROOT = Path(__file__).parents[2]
@@ -57,11 +60,11 @@ print(jax.jit(lambda x: x * 3 + 1)(np.float32(2)))
 
 
 def computed(folder, limit=1 << 30):
-    """What a fresh process says, which can write files of so many bytes, and what it keeps."""
+    """What a fresh process says, which can write files of so many bytes, and the programs it keeps."""
     words = [sys.executable, "-c", COMPUTE, str(folder), str(limit)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "7.0\n"
-    return done.stderr, sorted(path for path in folder.rglob("*") if path.is_file())
+    return done.stderr, sorted(folder.rglob("*-cache"))
 
 
 @pytest.mark.long
@@ -98,3 +101,64 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch):
     monkeypatch.setattr(Path, "home", refuses)
     use_compilation_cache(None)
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def replaced_by(make):
+    """Something else in the place of a file."""
+
+    def replace(path):
+        path.unlink()
+        make(path)
+
+    return replace
+
+
+DAMAGES = {
+    "cut": cut,
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "other bytes": lambda path: path.write_bytes(b"other bytes"),
+    "a named pipe": replaced_by(os.mkfifo),
+    "a folder": replaced_by(os.mkdir),
+    "a link to itself": replaced_by(lambda path: path.symlink_to(path)),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_program_that_is_damaged_is_made_again_without_a_word(tmp_path, damage):
+    _, [program] = computed(tmp_path)
+    computed(tmp_path)  # and looked through
+    whole = program.read_bytes()
+    damage(program)
+    assert computed(tmp_path)[0] == ""
+    assert len(program.read_bytes()) == pytest.approx(len(whole), rel=0.1)
+    assert computed(tmp_path)[0] == ""
+
+
+@pytest.mark.usefixtures("configured")
+def test_programs_are_looked_through_once(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(compilation_cache, "_can_be_read", lambda path: looked.append(path.name))
+    folder = tmp_path / str(sys.implementation.cache_tag)
+    folder.mkdir()
+    for name in ("jit_f-1-cache", "jit_f-1-atime", "racer_jax-1.program"):
+        (folder / name).write_bytes(b"content")
+    for _ in range(2):
+        time.sleep(0.02)  # the clock of a disk goes in steps
+        use_compilation_cache(tmp_path)
+    assert looked == ["jit_f-1-cache"]
+    assert not (folder / "jit_f-1-cache").exists()
+
+
+@pytest.mark.usefixtures("configured")
+def test_the_entries_of_a_folder_that_the_user_configured_are_left_to_jax(tmp_path):
+    entry = tmp_path / "jit_f-1-cache"
+    entry.write_bytes(b"of another version, or cut off")
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    use_compilation_cache(None)
+    assert [path.name for path in tmp_path.iterdir()] == [entry.name]

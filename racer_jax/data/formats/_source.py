@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from racer_jax._files import address_problem
 from racer_jax.data.errors import DataError
 
 # What a pipe may deliver, and what a compressed file may unpack to beyond a share of its size: a
@@ -52,9 +53,20 @@ _BINARY: dict[bytes, str] = {
 
 def cannot_read(path: Path, error: OSError) -> DataError:
     """The error for a file that the system will not give."""
+    if problem := address_problem(path):
+        return DataError(problem)
     if isinstance(error, FileNotFoundError):
         return DataError("file not found", path=path)
     return DataError(f"cannot be read: {error.strerror or error}", path=path)
+
+
+def check_exists(path: Path) -> None:
+    """Refuses what is not there.
+
+    Raises:
+      DataError: If there is no such file or folder, or the path is an address.
+    """
+    _status(path)
 
 
 def is_pipe(path: Path) -> bool:

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax._files import written_whole
 from racer_jax.data.errors import DataError
-from racer_jax.data.files import written_whole
 from racer_jax.data.formats._cells import (
     Missing,
     Rules,

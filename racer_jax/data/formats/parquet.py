@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from racer_jax._files import written_whole
 from racer_jax.data.checks import may_repeat
 from racer_jax.data.errors import DataError
-from racer_jax.data.files import written_whole
 from racer_jax.data.formats import _arrow
 from racer_jax.data.formats._arrow import MARK, Columns, Source
 from racer_jax.data.formats._cells import (

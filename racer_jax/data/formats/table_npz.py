@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from racer_jax._files import written_whole
 from racer_jax.data.errors import DataError
-from racer_jax.data.files import written_whole
 from racer_jax.data.formats._json import parse
 from racer_jax.data.formats._npz import Archive, open_npz, packed_strings, unpacked_strings
 from racer_jax.data.table import RoutingTable

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from racer_jax._distribution import install_command
+from racer_jax._files import address_problem
 from racer_jax.data.errors import DataError
 from racer_jax.data.locks import locked
 
@@ -295,6 +296,8 @@ def reading(path: str | Path) -> Iterator[Connection]:
     place = str(path)
     shared = is_shared(place)
     if not shared and not Path(path).is_file():
+        if problem := address_problem(place):
+            raise DataError(problem)
         raise DataError("file not found", path=path)
     check_packages(place)
     try:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
+from racer_jax._files import address_problem
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
 from racer_jax.racer.signatures import public_bytes
@@ -93,7 +94,8 @@ def _plain(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
-        raise _FaultError(f"cannot be read: {error.strerror or error}") from None
+        problem = address_problem(path) or f"cannot be read: {error.strerror or error}"
+        raise _FaultError(problem) from None
     except UnicodeDecodeError:
         raise _FaultError("must be TOML or YAML in UTF-8") from None
     if path.suffix == ".toml":
@@ -218,6 +220,8 @@ def _route_contradictions(where: str, settings: Settings, route: Any) -> Iterato
         check_view(route.view)
     except ValueError as error:
         yield f"{error} - at `{where}.view`"
+    if problem := address_problem(route.artefact):
+        yield f"{problem} - at `{where}.artefact`"
     yield from _levels(f"{where}.alphas", route.alphas)
     verifier = route.verifier
     if verifier is not None:

@@ -1,0 +1,167 @@
+"""What is wrong with a command line, said before JAX is imported, which takes a second.
+
+Nothing here imports JAX; what only a table or a router can say is said where it is read.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from racer_jax.data.errors import DataError
+from racer_jax.data.formats._source import check_exists
+
+if TYPE_CHECKING:
+    import argparse
+
+    from racer_jax.cli.inputs import Purpose
+
+# What an option that is given as `none` turns off.
+OFF = "none"
+
+
+def check_tables(
+    arguments: argparse.Namespace,
+    purpose: Purpose | None = None,
+    paths: Sequence[Path] | None = None,
+) -> None:
+    """Refuses tables that are not there, and options of reading or of rows that make no sense.
+
+    Use this when a command reads tables.
+
+    Args:
+      arguments: The options.
+      purpose: What the rows are for, where the command has the options that choose some.
+      paths: The tables, where they are not those of `add_reading`.
+
+    Raises:
+      ValueError: If there is one; the message names it.
+    """
+    from racer_jax.cli.inputs import Rows
+    from racer_jax.cli.options import Source
+
+    source = Source.of(arguments, paths)
+    if purpose is not None:
+        Rows.of(arguments, purpose)
+    for path in source.paths:
+        check_exists(path)
+
+
+def check_models(arguments: argparse.Namespace, artefact: Path) -> None:
+    """Refuses `--models` that are not those of an artefact.
+
+    Use this when a command reads tables beside an artefact, after the tables were checked.
+
+    Raises:
+      ValueError: If they differ.
+    """
+    from racer_jax.cli.options import Source
+    from racer_jax.racer.artefact import description_of
+
+    description = description_of(artefact)
+    if description is not None:
+        Source.of(arguments).check_models(description["models"])
+
+
+def check_lines(name: str | Path | None) -> None:
+    """Refuses a file of lines that is not there; `-` is the standard input.
+
+    Use this when a command reads lines.
+    """
+    if name is not None and str(name) != "-":
+        check_exists(Path(name))
+
+
+def check_artefact_read(path: Path, kind: str | None = None) -> dict[str, Any]:
+    """What an artefact says of itself, once it is known to be one of a racer or of `kind`.
+
+    Use this when a command reads an artefact.
+
+    Raises:
+      ArtefactError: If there is none, or one of another kind.
+    """
+    from racer_jax.racer.artefact import checked_description
+
+    return checked_description(path, kind)
+
+
+def check_calibrated(path: Path) -> None:
+    """Refuses the artefact of a racer that has no threshold.
+
+    Use this when a command cannot do without one.
+
+    Raises:
+      DataError: If it has none; it says how to calibrate it.
+    """
+    if check_artefact_read(path)["calibration"] is None:
+        raise not_calibrated(path)
+
+
+def not_calibrated(path: Path) -> DataError:
+    """The error for an artefact without a threshold. Use this when a command needs one."""
+    problem = "this command needs a threshold: calibrate it first, for example: racer-jax "
+    problem += f"calibrate {shlex.quote(str(path))} TABLE --alpha 0.1 --unseen"
+    return DataError(problem, path=path)
+
+
+def check_levels(
+    alpha: str | float | None = None,
+    alphas: str | None = None,
+    delta: Any = None,
+    level: float | None = None,
+) -> None:
+    """Refuses levels out of range; what is None was not typed, and `none` turns an option off.
+
+    Use this when a command takes levels.
+
+    Raises:
+      ValueError: If one is.
+    """
+    from racer_jax.core.risk_levels import exact_alpha, parse_alphas
+    from racer_jax.core.scalar_checks import check_chance
+
+    if alpha is not None:
+        exact_alpha(alpha)
+    if alphas is not None:
+        parse_alphas(alphas)
+    if delta is not None and delta != OFF:
+        check_chance("delta", delta)
+    if level is not None:
+        check_chance("level", level)
+
+
+def check_sizes(max_models: Any = None, min_models: int | None = None) -> None:
+    """Refuses numbers of models that no set can have.
+
+    Use this when a command limits the size of sets.
+
+    Raises:
+      ValueError: If one is too small, or they leave no size.
+    """
+    from racer_jax.core.scalar_checks import check_count
+
+    most = None if max_models in (None, OFF) else check_count("max_models", max_models)
+    if not min_models:
+        return
+    check_count("min_models", min_models)
+    if most is not None and min_models > most:
+        raise ValueError(f"min_models must be at most {most}, max_models, got {min_models}")
+
+
+def check_form(form: str | None, view: str | None = None) -> None:
+    """Refuses an unknown way to compare answers, or to read a conversation.
+
+    Use this when a command takes `--form` or `--view`.
+
+    Raises:
+      ValueError: If one is unknown.
+    """
+    from racer_jax.sequential.normal_forms import forms_by_group
+    from racer_jax.serving.gateway._views import check_view
+
+    if form is not None:
+        forms_by_group(form)
+    if view is not None:
+        check_view(view)
