@@ -5,7 +5,9 @@ writes under an advisory lock, so transactions come one after another: the numbe
 the order of their commits, and whoever holds the lock sees every row before its own.
 """
 
+import contextlib
 import importlib.util
+import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,12 +19,15 @@ from urllib.parse import urlsplit, urlunsplit
 from racer_jax._distribution import install_command
 from racer_jax._files import address_problem
 from racer_jax.data.errors import DataError
+from racer_jax.data.locks import locked
 
 _SCHEMES = ("postgresql", "postgres")
 # The lock of those who write; any number that nobody else uses in the same database.
 _LOCK = 0x5241434552
 _BEGIN = "begin immediate"
 _LOG_BYTES = 64 << 20
+# A gateway that ends finishes what is under way: one that takes its place waits for it.
+_PATIENCE = 40.0
 _TYPES = {
     "integer primary key autoincrement": "bigserial primary key",
     "integer": "bigint",
@@ -193,6 +198,66 @@ def connected(path: str, schema: str) -> Connection:
         connection.execute(f"pragma journal_size_limit = {_LOG_BYTES}")
         connection.executescript(schema)
         return connection
+
+
+def check_writable(path: str) -> None:
+    """Refuses a file of SQLite that could not be made or changed, without touching it.
+
+    Raises:
+      DataError: If it could not.
+    """
+    file = Path(path)
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    needed = [folder, file] if file.exists() else [folder]
+    for place in needed:
+        if path != ":memory:" and not os.access(place, os.W_OK):
+            raise DataError(
+                f"cannot be used as the state of a gateway: {place} may not be written", path=path
+            )
+
+
+def files_of(path: str) -> tuple[tuple[int, int] | None, ...]:
+    """What tells the files of a state from others; None for one that is not there."""
+    if is_shared(path) or path == ":memory:":
+        return ()
+    numbers: list[tuple[int, int] | None] = []
+    for name in (path, f"{path}-wal"):
+        try:
+            status = os.stat(name)
+        except OSError:
+            numbers.append(None)
+        else:
+            numbers.append((status.st_dev, status.st_ino))
+    return tuple(numbers)
+
+
+@contextmanager
+def alone_with_state(path: str) -> Iterator[None]:
+    """No other gateway uses a file of SQLite till the end of the block.
+
+    Each counts the dollars of a day, and the chances of its monitors, as if it were alone.
+
+    Raises:
+      DataError: If one does.
+    """
+    if is_shared(path) or path == ":memory:":
+        yield
+        return
+    file = Path(path)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    lock = file.with_name(f".{file.name}.lock")
+    try:
+        with locked(lock, _PATIENCE):
+            yield
+    except TimeoutError as error:
+        if error.filename != str(lock):  # of something else within the block
+            raise
+        raise DataError(
+            "is in use by another gateway: give each a state of its own, or let them share one in "
+            "PostgreSQL",
+            path=path,
+        ) from None
 
 
 def columns_of(connection: Connection, table: str) -> list[str]:

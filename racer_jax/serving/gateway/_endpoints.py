@@ -27,7 +27,7 @@ from racer_jax.serving.gateway._queries import (
     check_group,
     query_of,
 )
-from racer_jax.serving.gateway._records import TRUSTED, check_models, feedback_of
+from racer_jax.serving.gateway._records import TRUSTED, check_models, feedback_of, unknown_id
 from racer_jax.serving.gateway._store import answer_of
 from racer_jax.serving.gateway.core import Gateway
 from racer_jax.serving.gateway.settings import Name
@@ -178,7 +178,5 @@ async def decision(gateway: Gateway, scope: Scope, receive: Receive, send: Send)
     name = scope["path_params"]["id"]
     plain = await answer_of(gateway.store.decision(name))
     if plain["client"] != client.name and "admin" not in client.key.roles:
-        raise GatewayError(
-            404, "not_found_error", f"there is no decision {name!r}", code="unknown_decision"
-        )
+        raise unknown_id(name)
     await respond_json(send, plain)

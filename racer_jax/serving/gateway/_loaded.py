@@ -38,6 +38,7 @@ _FOR_VOTES = frozenset({"inverse_probability", "gap"})
 # What an artefact without a judge needs, in the words of the command that makes one.
 _FOR_A_VOTE = "train with --nonconformity gap (or inverse_probability)"
 _CHECKSUM_DIGITS = 12
+_TRIES = 3
 # Thresholds of live pools that are kept: one takes milliseconds, so more would save little.
 _MOST_POOLS = 64
 
@@ -196,7 +197,16 @@ def _original(path: Any, copy: Path, original: str) -> str:
 
 
 def _load(route: Route) -> Loaded:
-    description, _ = artefact.read(route.artefact)
+    """The artefact, all of it from one version: another may be put there while it is read."""
+    for _ in range(_TRIES):
+        description, _arrays = artefact.read(route.artefact)
+        loaded = _load_described(route, description)
+        if artefact.read(route.artefact)[0]["checksum"] == description["checksum"]:
+            return loaded
+    raise DataError("was replaced while it was read, again and again", path=route.artefact)
+
+
+def _load_described(route: Route, description: Mapping[str, Any]) -> Loaded:
     facts = dict(path=route.artefact, checksum=str(description["checksum"])[:_CHECKSUM_DIGITS])
     serving = description.get("serving") or {}
     _check_view(route, serving.get("view"))

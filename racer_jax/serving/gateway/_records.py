@@ -9,6 +9,7 @@ import msgspec
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 
 Source = Literal["audit", "user", "test", "judge"]
+_SHOWN = 100  # characters of an id that an error repeats
 # Labels that may feed a guarantee: those of decisions that the keyed hash drew.
 TRUSTED = frozenset({"audit", "test", "judge"})
 
@@ -244,14 +245,17 @@ def check_label(
 def unknown_id(name: str) -> GatewayError:
     """Feedback on what was never decided here."""
     return GatewayError(
-        404, "not_found_error", f"there is no decision {name!r}", code="unknown_decision"
+        404, "not_found_error", f"there is no decision {name[:_SHOWN]!r}", code="unknown_decision"
     )
 
 
 def past_retention(name: str) -> GatewayError:
     """Feedback that comes too late."""
     return GatewayError(
-        410, "not_found_error", f"the decision {name!r} was deleted: it was too old", code="expired"
+        410,
+        "not_found_error",
+        f"the decision {name[:_SHOWN]!r} was deleted: it was too old",
+        code="expired",
     )
 
 
@@ -260,7 +264,7 @@ def contradicts(name: str, source: str) -> GatewayError:
     return GatewayError(
         409,
         "conflict_error",
-        f"{source} gave other feedback on {name!r} before; the first counts",
+        f"{source} gave other feedback on {name[:_SHOWN]!r} before; the first counts",
         code="contradiction",
     )
 

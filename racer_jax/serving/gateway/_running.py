@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway import _demo
+from racer_jax.serving.gateway._databases import check_writable, is_shared, reading
 from racer_jax.serving.gateway._server import listening, serve
+from racer_jax.serving.gateway._store import check_format
 from racer_jax.serving.gateway.configuration import load_settings
 from racer_jax.serving.gateway.core import Gateway
 from racer_jax.serving.gateway.settings import Server, Settings
@@ -117,8 +119,18 @@ def run_demo(folder: Path, port: int | None, admin_port: int | None, say: Say) -
 
 
 async def _check(settings: Settings) -> None:
-    """Loads what a configuration names."""
-    gateway = Gateway(settings, warm_sizes=(1,))
+    """Loads what a configuration names, and writes nothing: a gateway may be using the state."""
+    path = settings.state.path
+    if is_shared(path):
+        with reading(path):  # it may have no tables yet
+            pass
+    else:
+        check_writable(path)
+        if Path(path).is_file() and Path(path).stat().st_size:
+            with reading(path) as connection:
+                check_format(connection, path)
+    nothing = msgspec.structs.replace(settings.state, path=":memory:")
+    gateway = Gateway(msgspec.structs.replace(settings, state=nothing), warm_sizes=(1,))
     await gateway.start()
     await gateway.stop()
 

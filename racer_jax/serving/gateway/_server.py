@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from racer_jax._memory import use_large_pages
+from racer_jax.serving.gateway._databases import alone_with_state
 from racer_jax.serving.gateway._errors import GatewayError
 from racer_jax.serving.gateway._exchange import CONNECTION, JSON
 from racer_jax.serving.gateway._facts import undecided
@@ -31,6 +32,7 @@ _GRACE_SECONDS = 30
 _BACKLOG = 2048
 _RETENTION_SECONDS = 3600.0
 _RELOAD_SECONDS = 2.0
+_JUMP_SECONDS = 3600.0
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 _SWITCH_SECONDS = 0.0005
 
@@ -227,8 +229,17 @@ async def serve(
       on_ready: Called once every shape is compiled and the ports answer.
 
     Raises:
-      DataError: If an artefact or the state cannot be used.
+      DataError: If an artefact or the state cannot be used, or another gateway uses the state.
     """
+    with alone_with_state(settings.state.path):
+        await _serve(settings, sockets, on_ready)
+
+
+async def _serve(
+    settings: Settings,
+    sockets: tuple[socket.socket, socket.socket],
+    on_ready: Callable[[], None] | None,
+) -> None:
     gateway = Gateway(settings)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -345,6 +356,7 @@ async def _reloaded(gateway: Gateway) -> bool:
 async def _keep_up(gateway: Gateway) -> None:
     """Reloads an artefact that was replaced, tries models that are down, forgets what is old."""
     seen, forgotten = gateway.artefact_files(), time.monotonic()
+    offset = time.time() - _steady()
     while True:
         await asyncio.sleep(_RELOAD_SECONDS)
         now = gateway.artefact_files()
@@ -354,4 +366,14 @@ async def _keep_up(gateway: Gateway) -> None:
             gateway.refresh_spent()
         if time.monotonic() - forgotten > _RETENTION_SECONDS:
             forgotten = time.monotonic()
-            gateway.store.forget()
+            jump = time.time() - _steady() - offset
+            if abs(jump) < _JUMP_SECONDS:
+                gateway.store.forget()
+            else:  # by a clock that is a year ahead, all would be past its retention
+                LOG.error("the clock has jumped by %.0f s: till a restart nothing is deleted", jump)
+
+
+def _steady() -> float:
+    """Seconds that only grow, and go on while the machine sleeps, where the system counts them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)

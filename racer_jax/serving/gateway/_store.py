@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import queue
 import threading
 import time
@@ -192,7 +191,7 @@ class Store:
             )
             return
         ready.set_result(None)
-        self._files = _files_of(self.path)
+        self._files = _databases.files_of(self.path)
         going = True
         while going:
             items = self._gathered()
@@ -304,7 +303,7 @@ class Store:
         Raises:
           OSError: If one was deleted or replaced.
         """
-        if _files_of(self.path) != self._files:
+        if _databases.files_of(self.path) != self._files:
             raise OSError(errno.ESTALE, "its file was deleted or replaced: put it back, or restart")
 
     def _insert(self, connection: Connection, rows: list[DecisionRow]) -> None:
@@ -385,21 +384,6 @@ def _undo(connection: Connection) -> None:
             connection.execute("rollback")
 
 
-def _files_of(path: str) -> tuple[tuple[int, int] | None, ...]:
-    """What tells the files of a state from others; None for one that is not there."""
-    if _databases.is_shared(path) or path == ":memory:":
-        return ()
-    numbers: list[tuple[int, int] | None] = []
-    for name in (path, f"{path}-wal"):
-        try:
-            status = os.stat(name)
-        except OSError:
-            numbers.append(None)
-        else:
-            numbers.append((status.st_dev, status.st_ino))
-    return tuple(numbers)
-
-
 def _outcome(connection: Connection, function: Callable[[Connection], Any]) -> Any:
     """The result of a function, or its error; what it wrote before an error is undone."""
     connection.execute("savepoint one")
@@ -428,16 +412,27 @@ def opened(path: str) -> Connection:
       Exception: One of the database, if it cannot be opened.
     """
     with _databases.kept(_databases.connected(path, _SCHEMA)) as connection:
-        version = meta(connection, "format", str(_FORMAT))
-        if int(version) > _FORMAT:
-            raise DataError(
-                f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
-                "update racer_jax",
-                path=_databases.shown(path),
-            )
+        meta(connection, "format", str(_FORMAT))
+        check_format(connection, path)
         for table, columns in _NEW_COLUMNS.items():
             _databases.add_columns(connection, table, columns)
         return connection
+
+
+def check_format(connection: Connection, path: str) -> None:
+    """Refuses a state of a newer version.
+
+    Raises:
+      DataError: If it is one.
+    """
+    query = "select value from meta where name = 'format'"
+    (version,) = connection.execute(query).fetchone() or (_FORMAT,)
+    if int(version) > _FORMAT:
+        raise DataError(
+            f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
+            "update racer_jax",
+            path=_databases.shown(path),
+        )
 
 
 def meta(connection: Connection, name: str, new: str) -> str:

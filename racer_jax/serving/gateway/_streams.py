@@ -1,7 +1,7 @@
 """Events of a stream: a finished answer as chunks, signs of life, and late errors."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,8 +15,6 @@ TAIL_BYTES = 4096
 # A piece of text of a chunk: small enough for a client to show, large enough to cost little.
 _PIECE = 2000
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-_EVENT_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 # An error is an event of its own, the first field of one, or the reason why an answer ends.
 _ERROR = re.compile(
     rb'[\r\n](?:data:[ \t]*\{\s*"error"\s*:\s*[^\sn]|event: ?error)|"finish_reason"\s*:\s*"error"'
@@ -77,22 +75,9 @@ def chunks(
     yield DONE
 
 
-def usage_in(data: Sequence[bytes]) -> Usage | None:
-    """The usage that the data of the last events of a stream hold; None where they hold none."""
-    for one in reversed(data):
-        if one.startswith(b"{") and b'"usage"' in one:
-            try:
-                usage = usage_from(_chunk.decode(one).usage)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                return None
-            if usage is not None:
-                return usage
-    return None
-
-
 def _data_of(event: bytes) -> bytes:
     """The data of an event: what its lines `data:` hold, with or without a space before it."""
-    lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
+    lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(line.removeprefix(b" ") for line in lines)
 
 
@@ -126,33 +111,40 @@ class Passing:
     @property
     def usage(self) -> Usage | None:
         """The usage that the end of the stream holds; None where it holds none."""
-        return usage_in(self._data)
+        if b'"usage"' not in self._tail:
+            return None
+        for event in reversed(self._events()):
+            data = _data_of(event) if b'"usage"' in event else b""
+            if data.startswith(b"{"):
+                try:
+                    usage = usage_from(_chunk.decode(data).usage)
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                    return None
+                if usage is not None:
+                    return usage
+        return None
 
     @property
     def is_whole(self) -> bool:
         """Whether the stream was that of an answer: its last words, and no error."""
         if self._has_error:
             return False
-        events = self._events
-        if b"[DONE]" in map(bytes.strip, self._data):
-            return True
-        return any(_FINISHED.search(event) for event in events)
+        events = self._events()
+        if b"[DONE]" in self._tail:
+            uncut = events[1:] if self._is_cut else events
+            ends = (event for event in reversed(uncut) if b"[DONE]" in event)
+            if any(_data_of(event).strip() == b"[DONE]" for event in ends):
+                return True
+        return any(_FINISHED.search(event) for event in reversed(events))
 
-    @property
     def _events(self) -> list[bytes]:
         """The events of the end of the stream that are whole; the first may lack its beginning."""
-        *events, last = _EVENT_END.split(self._tail)
+        tail = self._tail
+        if b"\r" in tail:
+            tail = tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *events, last = tail.split(b"\n\n")
         # Some upstreams end with a line and no event, and close: whatever is whole is meant.
         data = _data_of(last)
-        if data.strip() == b"[DONE]" or _is_json(data):
+        if data and (data.strip() == b"[DONE]" or _is_json(data)):
             events.append(last)
         return events
-
-    @property
-    def _data(self) -> list[bytes]:
-        """Their data. Of a text that was cut, the rest may read like a line: it is left out."""
-        events = self._events
-        if self._is_cut and events:
-            first = _LINE_END.split(events[0], 1)
-            events[0] = first[1] if len(first) > 1 else b""
-        return [data for event in events if (data := _data_of(event))]

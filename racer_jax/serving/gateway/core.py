@@ -36,6 +36,7 @@ from racer_jax.serving.gateway.settings import Settings
 Spent = dict[tuple[str, int], float]
 LOG = logging.getLogger("racer_jax.serving.gateway")
 SECONDS_OF_A_DAY = 86400.0
+_DAYS_KEPT = 4
 # How long a request waits for the threshold of a live pool, which takes milliseconds unless an
 # artefact is being loaded.
 _PATIENCE_SECONDS = 0.25
@@ -336,8 +337,9 @@ class Gateway:
         Use this when a request has ended.
         """
         key = (client, _today())
-        if key not in self.spent:
-            self.spent = {k: v for k, v in self.spent.items() if k[1] == key[1]}
+        if key not in self.spent:  # a clock that jumps comes back to a day that had begun
+            days = list(dict.fromkeys(day for _, day in self.spent))[-_DAYS_KEPT:]
+            self.spent = {k: v for k, v in self.spent.items() if k[1] in days}
         self.spent[key] = self.spent.get(key, 0.0) + dollars
 
     def spent_today(self, client: str) -> float:

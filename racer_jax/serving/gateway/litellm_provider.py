@@ -112,8 +112,8 @@ class RacerProvider(_Base):  # type: ignore[misc]
         }
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        given = options.get("headers") or {}
-        headers = {name.lower(): str(value) for name, value in given.items()}
+        passed = options.get("headers") or {}
+        headers = {name.lower(): str(value) for name, value in passed.items()}
         headers["content-type"] = "application/json"
         key = options.get("api_key") or os.environ.get("RACER_API_KEY")
         if key:
