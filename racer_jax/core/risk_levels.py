@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
+from racer_jax._arrays import given
 from racer_jax.core.scalar_checks import check_count
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _levels(alpha: Alpha) -> tuple[list[Level], bool]:
     """The levels one by one, and whether a single one was given."""
     # An array, of whatever library; a number of NumPy has dimensions too.
     if hasattr(alpha, "ndim") and not isinstance(alpha, np.generic):
-        array = np.asarray(alpha)
+        array = np.asarray(given("alpha", alpha))
         if array.ndim > 1:
             raise ValueError(f"alpha must be a scalar or have shape [a], got shape {array.shape}")
         # NumPy scalars: they print in their own precision
