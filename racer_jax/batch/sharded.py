@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.risk_levels import Level, miss_budget
 
 _HALF = 16
@@ -42,14 +43,14 @@ class Bucket(NamedTuple):
 
 def _keys(critical: ArrayLike) -> np.ndarray:
     """Unsigned integers in the order of the scores; -0 and 0 are the same number."""
-    values = np.asarray(critical)
+    if np.ma.is_masked(critical):  # a null of DuckDB, over a number that means nothing
+        raise ValueError("critical scores must not be null, got a masked one")
+    values = np.asarray(given("critical scores", critical))
     if not jnp.issubdtype(values.dtype, jnp.floating):  # bfloat16 is of no kind of NumPy's
         raise TypeError(f"critical scores must be floating, got dtype {values.dtype}")
     values = values.astype(np.float32).ravel()
     if np.isnan(values).any():
         raise ValueError("critical scores must not be NaN")
-    if np.ma.is_masked(critical):  # a null of DuckDB, over a number that means nothing
-        raise ValueError("critical scores must not be null, got a masked one")
     bits = np.where(values == 0, np.float32(0), values).view(np.uint32)
     # The sign bit is turned; of negative numbers all others too, as they order the other way.
     return np.asarray(bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(1 << 31)))

@@ -189,8 +189,8 @@ def _check_train(arguments: argparse.Namespace) -> None:
             f"{' or '.join(map(repr, names.PRICED))}, got it with nonconformity "
             f"{arguments.nonconformity!r}"
         )
-    check_tables(arguments, "train")
     check_artefact(arguments.output, overwrite=arguments.overwrite)
+    check_tables(arguments, "train")
 
 
 def train(arguments: argparse.Namespace) -> None:

@@ -174,8 +174,8 @@ def _check_train(arguments: argparse.Namespace) -> None:
     if arguments.alpha:  # 0 stands for no calibration
         check_levels(arguments.alpha)
     check_form(arguments.form)
-    check_tables(arguments, "train")
     check_artefact(arguments.output, overwrite=arguments.overwrite)
+    check_tables(arguments, "train")
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -251,13 +251,13 @@ racer-jax cascade calibrate my.cascade --alpha 0.02            # another alpha: 
 def _check_calibrate(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
     check_levels(arguments.alpha, delta=arguments.delta)
+    output = arguments.output or arguments.artefact
+    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
     description = check_artefact_read(arguments.artefact, "cascade")
     if arguments.path:
         check_tables(arguments, "calibrate")
     elif description["calibration"] is None:
         raise _nothing_to_change(arguments.artefact)
-    output = arguments.output or arguments.artefact
-    check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
 
 
 def _nothing_to_change(artefact: Path) -> DataError:

@@ -86,8 +86,8 @@ racer-jax bound-check --table test.csv --loss regret      a stop learned from lo
 
 def _check(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
-    check_levels(alphas=arguments.alphas)
     check_source(arguments)
+    check_levels(alphas=arguments.alphas)
     if not 0 < arguments.calibration < 1:
         raise ValueError(f"--calibration must be a share in (0, 1), got {arguments.calibration}")
     if arguments.splits < 0 or not arguments.z > 0:

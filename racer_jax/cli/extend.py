@@ -54,9 +54,9 @@ racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
 def _check(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
     output = arguments.output or arguments.artefact
-    check_tables(arguments)
-    check_artefact_read(arguments.artefact)
     check_artefact(output, overwrite=arguments.overwrite, changed=arguments.artefact)
+    check_artefact_read(arguments.artefact)
+    check_tables(arguments)
 
 
 def extend(arguments: argparse.Namespace) -> None:

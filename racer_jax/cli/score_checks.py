@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from racer_jax.cli import names
 from racer_jax.cli.options import Source
 from racer_jax.cli.output import FAILED, print_json, print_line, print_notes
+from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
     from racer_jax.montecarlo.bound_check import BoundCheck
     from racer_jax.studies.checked_pools import AnyPool
 
+_ENDINGS = (".npz", ".npy", ".csv")
 STOP_LOSSES = ("regret", "differs", "wrong")
 LOSSES = ("miss", "grade", "shortfall", *STOP_LOSSES)
 
@@ -101,12 +103,15 @@ def _check_scores_named(arguments: argparse.Namespace, files: Sequence[Path]) ->
     """Refuses a loss or scores that do not fit what is checked.
 
     Raises:
-      ValueError: If one does not.
+      DataError: If the file of scores is of no kind that is read.
+      ValueError: If a loss or a score does not fit.
     """
     if arguments.loss in STOP_LOSSES and (not files or arguments.scores is not None):
         raise ValueError(
             f"--loss {arguments.loss} is of a chain of calls: name a --table with answers"
         )
+    if arguments.scores is not None and arguments.scores.suffix.lower() not in _ENDINGS:
+        raise DataError("must be an .npz, .npy or .csv file of scores", path=arguments.scores)
     typed = arguments.nonconformity or "both"
     scores = [name.strip() for name in typed.split(",")]
     known = (*names.nonconformities(), *names.orders())

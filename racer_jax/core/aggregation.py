@@ -163,7 +163,7 @@ def _check_vote(
         raise ValueError(
             f"answers must be codes >= 0, or -1 for none, got {on_host(answers)[bad][0]}"
         )
-    weights = on_device(np.zeros(num_models, np.float32) if weights is None else weights)
+    weights = as_array("weights", np.zeros(num_models, np.float32) if weights is None else weights)
     check_floating("weights", weights)
     if weights.ndim < 1 or weights.shape[-1] != num_models:
         raise ValueError(

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from racer_jax._arrays import given
+
 
 def is_traced(*arrays: Any) -> bool:
     """Whether any of the arrays has no concrete value yet.
@@ -33,11 +35,12 @@ def as_array(name: str, array: Any) -> jax.Array:
 
     Raises:
       TypeError: If it is a tensor of PyTorch or TensorFlow, or a table of pandas or polars.
+      ValueError: If it is a masked array of NumPy that lacks a value.
 
     Use this when a public function is given an array.
     """
     check_native(name, array)
-    return on_device(array)
+    return on_device(given(name, array))
 
 
 def check_native(name: str, array: Any) -> None:
@@ -152,7 +155,7 @@ def as_binary(name: str, array: Any) -> jax.Array:
     """
     if not isinstance(array, jax.Array):
         check_native(name, array)
-        array = np.asarray(array)
+        array = np.asarray(given(name, array))
     if array.dtype == np.bool_:
         return on_device(array)
     if not (jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)):

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import (
     as_array,
     check_native,
@@ -148,7 +149,7 @@ def _check_range(name: str, values: jax.Array, bound: Fraction) -> None:
 def _as_floats(name: str, array: Any) -> jax.Array:
     """An array as floats: 0/1 labels are losses too."""
     check_native(name, array)
-    values = array if isinstance(array, jax.Array) else on_device(np.asarray(array))
+    values = array if isinstance(array, jax.Array) else on_device(np.asarray(given(name, array)))
     whole = values.dtype == bool or jnp.issubdtype(values.dtype, jnp.integer)
     return values.astype(jnp.float32) if whole else values
 

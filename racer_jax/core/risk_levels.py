@@ -1,6 +1,6 @@
 """Risk levels as the decimals they are written as, and the whole number of misses each allows.
 
-Nothing of JAX is imported here: a command refuses a wrong level before it waits for JAX.
+Neither JAX nor NumPy is imported here: a command refuses a wrong level before it waits for them.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,16 @@ from fractions import Fraction
 from math import floor
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-import numpy as np
-
-from racer_jax.core.scalar_checks import check_count
+from racer_jax.core.scalar_checks import check_count, numpy_type
 
 if TYPE_CHECKING:
     import jax
+    import numpy as np
 
 Level: TypeAlias = float | str | Decimal | Fraction
 # In quotes, for the reason above; a text cannot be joined by `|`.
-Alpha: TypeAlias = Union[Level, np.ndarray, "jax.Array", Sequence[Level]]
-Budget: TypeAlias = int | np.ndarray | Sequence[int]
+Alpha: TypeAlias = Union[Level, "np.ndarray", "jax.Array", Sequence[Level]]
+Budget: TypeAlias = Union[int, "np.ndarray", Sequence[int]]
 
 
 # Digits a level may be written with: more would only cost time, as 1e-9999999 does.
@@ -92,8 +91,8 @@ def exact_alpha(alpha: Level) -> Fraction:
     >>> exact_alpha(0.29)
     Fraction(29, 100)
     """
-    if isinstance(alpha, bool | np.bool_) or not isinstance(
-        alpha, int | float | str | Decimal | Fraction | np.number
+    if isinstance(alpha, bool) or not isinstance(
+        alpha, (int, float, str, Decimal, Fraction, numpy_type("number"))
     ):
         raise TypeError(
             f"alpha must be a number in (0, 1), got {alpha!r} of type {type(alpha).__name__}"
@@ -130,8 +129,8 @@ def exact_number(name: str, number: Level) -> Fraction:
     >>> exact_number("bound", "2.50")
     Fraction(5, 2)
     """
-    if isinstance(number, bool | np.bool_) or not isinstance(
-        number, int | float | str | Decimal | Fraction | np.number
+    if isinstance(number, bool) or not isinstance(
+        number, (int, float, str, Decimal, Fraction, numpy_type("number"))
     ):
         raise TypeError(
             f"{name} must be a number above 0, got {number!r} of type {type(number).__name__}"
@@ -174,8 +173,12 @@ def exact_alphas(alpha: Alpha) -> tuple[list[Fraction], bool]:
 def _levels(alpha: Alpha) -> tuple[list[Level], bool]:
     """The levels one by one, and whether a single one was given."""
     # An array, of whatever library; a number of NumPy has dimensions too.
-    if hasattr(alpha, "ndim") and not isinstance(alpha, np.generic):
-        array = np.asarray(alpha)
+    if hasattr(alpha, "ndim") and not isinstance(alpha, numpy_type("generic")):
+        import numpy as np
+
+        from racer_jax._arrays import given
+
+        array = np.asarray(given("alpha", alpha))
         if array.ndim > 1:
             raise ValueError(f"alpha must be a scalar or have shape [a], got shape {array.shape}")
         # NumPy scalars: they print in their own precision
@@ -228,7 +231,11 @@ def miss_budget(alpha: Alpha, n: int) -> Any:
     check_count("n", n)
     fractions, scalar = exact_alphas(alpha)
     budgets = exact_budgets(fractions, int(n))
-    return budgets[0] if scalar else np.asarray(budgets, dtype=np.int64)
+    if scalar:
+        return budgets[0]
+    import numpy as np
+
+    return np.asarray(budgets, dtype=np.int64)
 
 
 def budget_of(alpha: Alpha | None, n: int, budget: Budget | None = None) -> Any:
@@ -256,6 +263,8 @@ def budget_of(alpha: Alpha | None, n: int, budget: Budget | None = None) -> Any:
         raise TypeError(f"one of alpha and budget must be given, got {both}")
     if alpha is not None:
         return miss_budget(alpha, n)
+    import numpy as np
+
     n, budgets = check_count("n", n), np.asarray(budget)
     if budgets.dtype.kind not in "iu" or budgets.ndim > 1 or not budgets.size:
         raise TypeError(f"budget must be an integer or integers [a], got {budget!r}")

@@ -1,11 +1,21 @@
 """Checks of single numbers: counts and chances of failure.
 
-Nothing of JAX is imported here, so that modules which do without it can use them too.
+Neither JAX nor NumPy is imported here: a command refuses a wrong number before it waits for them.
 """
 
+import sys
 from typing import Any
 
-import numpy as np
+
+def numpy_type(name: str) -> Any:
+    """A type of NumPy; where nobody has imported it, none, which is the type of nothing.
+
+    Use this when a number may be one of NumPy, and NumPy is needed for nothing else.
+
+    >>> isinstance(1, (int, numpy_type("integer")))
+    True
+    """
+    return getattr(sys.modules.get("numpy"), name, ())
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -13,7 +23,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
     Use this when a function takes a number of rows, splits or neighbours.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+    if isinstance(value, bool) or not isinstance(value, (int, numpy_type("integer"))):
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -27,7 +37,7 @@ def check_chance(name: str, value: Any) -> float:
 
     Use this when a function takes a chance of failure or a level.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, (int, float, numpy_type("number"))):
         raise TypeError(
             f"{name} must be a number in (0, 1), got {value!r} of type {type(value).__name__}"
         )

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from racer_jax._arrays import given
+
 _CHUNK = 1 << 14
 _ANSWER_TYPES = frozenset({str, type(None)})
 
@@ -81,7 +83,7 @@ def label_matrix(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
 
     Use this when a table is made of labels.
     """
-    array = np.asarray(array)
+    array = np.asarray(given(name, array))
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be boolean or 0/1, got dtype {array.dtype}")
     if array.shape != shape:
@@ -101,8 +103,12 @@ def number_array(
 ) -> np.ndarray:
     """float64 with NaN for "not known", no infinity, within [low, high].
 
+    What a masked array of NumPy lacks is not known.
+
     Use this when a table is made of costs, confidences or graded scores.
     """
+    if isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "iuf":
+        array = np.ma.filled(array.astype(np.float64), np.nan)
     array = np.asarray(array)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
@@ -146,6 +152,10 @@ def answer_matrix(answers: Any, shape: tuple[int, ...]) -> np.ndarray:
 
     Use this when a table is made of answers.
     """
+    if isinstance(answers, np.ma.MaskedArray):  # what is masked is no answer
+        is_absent = np.ma.getmaskarray(answers)
+        answers = np.array(answers, dtype=object)
+        answers[is_absent] = None
     array = np.asarray(answers, dtype=object)
     if array.shape != shape:
         raise ValueError(f"answers must have shape {shape}, got {array.shape}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from racer_jax._arrays import given
 from racer_jax.data.checks import (
     answer_matrix,
     first_bad,
@@ -230,7 +231,7 @@ class RoutingTable:
         elif isinstance(rows, slice):
             index = np.arange(n)[rows]
         else:
-            array = np.asarray(rows)
+            array = np.asarray(given("rows", rows))
             if array.dtype.kind == "b":
                 if array.shape != (n,):
                     raise ValueError(f"rows must be a mask of shape ({n},), got {array.shape}")

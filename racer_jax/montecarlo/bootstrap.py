@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
+from racer_jax._arrays import given
 from racer_jax.core.keys import check_key
 from racer_jax.core.risk_levels import Alpha, exact_alphas
 from racer_jax.montecarlo.step_functions import Pool
@@ -94,7 +95,8 @@ def at_equal_service(
     >>> at_equal_service([0.0, 0.1], [4.0, 2.0], [0.05, 0.2]).tolist()
     [3.0, nan]
     """
-    rate, sizes = np.asarray(avoidable_miss, float), np.asarray(size, float)
+    rate = np.asarray(given("avoidable_miss", avoidable_miss), float)
+    sizes = np.asarray(given("size", size), float)
     if rate.shape != sizes.shape or rate.ndim != 1 or not len(rate):
         raise ValueError(
             f"avoidable_miss and size must have one shape [a], got {rate.shape} and {sizes.shape}"

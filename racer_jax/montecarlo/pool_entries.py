@@ -6,6 +6,7 @@ from functools import cache
 import jax
 import numpy as np
 
+from racer_jax._arrays import given
 from racer_jax._programs import default_device, run_kept
 from racer_jax.core.checks import check_scores
 from racer_jax.core.keys import check_key
@@ -45,7 +46,8 @@ def pool_entries(
       ValueError: If a score is not in [0, 1], or the null mode is unknown.
     """
     check_key(key)
-    values = np.asarray(scores if matrix is None else matrix)
+    name = "scores" if matrix is None else "matrix"
+    values = np.asarray(given(name, scores if matrix is None else matrix))
     num = len(values)
     tie_key, split_key = halves(key)
     if matrix is None:

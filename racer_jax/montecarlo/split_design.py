@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.risk_levels import Alpha, Budget, budget_of, exact_alphas, exact_budgets
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.montecarlo.packed_bits import (
@@ -126,7 +127,7 @@ class Design(NamedTuple):
 
 def _labels(name: str, labels: ArrayLike, num: int) -> tuple[np.ndarray, np.ndarray]:
     """Distinct labels and the number of each query's label."""
-    labels = np.asarray(labels)
+    labels = np.asarray(given(name, labels))
     if labels.shape != (num,):
         raise ValueError(
             f"{name} must have shape [N] = {(num,)}, one label a query, got {labels.shape}"

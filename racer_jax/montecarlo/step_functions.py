@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import as_binary, check_no_nan, check_tie_break, first_bad, is_traced
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.sort_keys import critical_places, ordered_keys
@@ -130,7 +131,7 @@ def _sorted_steps(values: np.ndarray, first: np.ndarray) -> Steps:
 
 def _table_steps(name: str, table: ArrayLike, first: np.ndarray, order: np.ndarray) -> Steps:
     """The steps of a caller's metric by number of models called; they enter at `first` `[N, m]`."""
-    values = np.asarray(table, np.float64)
+    values = np.asarray(given(f"metrics[{name!r}]", table), np.float64)
     num, num_models = first.shape
     if values.shape != (num, num_models + 1):
         raise ValueError(
@@ -152,7 +153,7 @@ def _checked(
     if is_traced(nonconformity, correct, tie_break):
         raise TypeError("pool_steps sorts on the host and cannot be traced; call it outside jit")
     # Sorted on the host, so it never goes to a device; rounded as it would be there.
-    value = np.asarray(nonconformity)
+    value = np.asarray(given("nonconformity", nonconformity))
     value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
     check_no_nan("nonconformity", value)
     right = np.asarray(as_binary("correct", correct))
@@ -168,7 +169,7 @@ def _checked(
         )
     if tie_break is None:
         return value, right, None
-    second = np.asarray(tie_break)
+    second = np.asarray(given("tie_break", tie_break))
     check_tie_break(second, value.shape)
     return value, right, second
 

@@ -31,6 +31,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.aggregation import log_odds, model_order, prefix_answers, voted_right
 from racer_jax.core.checks import check_floating, is_traced
 from racer_jax.core.risk_levels import Alpha, Budget, budget_of
@@ -173,7 +174,7 @@ def vote_tables(
       TypeError: If an array has the wrong kind.
       ValueError: If shapes do not fit, or a value is out of range.
     """
-    scores = jnp.asarray(scores)
+    scores = jnp.asarray(given("scores", scores))
     check_floating("scores", scores)
     if scores.ndim != 2:
         raise ValueError(f"scores must have shape [n, m], got {scores.shape}")
@@ -181,7 +182,7 @@ def vote_tables(
     for name, value in (confidence or {}).items():
         if name in (MAJORITY, *weightings):
             raise ValueError(f"confidence: the name {name!r} is taken")
-        value = jnp.asarray(value)
+        value = jnp.asarray(given(f"confidence[{name!r}]", value))
         if value.shape != scores.shape:
             raise ValueError(
                 f"confidence[{name!r}] must have the shape of scores, {scores.shape}, got "

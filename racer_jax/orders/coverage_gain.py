@@ -31,6 +31,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
 
@@ -105,7 +106,7 @@ def check_weights(weights: ArrayLike, num_rows: int) -> jax.Array:
 
     Use this when support rows have weights.
     """
-    weights = jnp.asarray(weights)
+    weights = jnp.asarray(given("weights", weights))
     check_floating("weights", weights)
     if weights.ndim < 1 or weights.shape[-1] != num_rows:
         raise ValueError(
@@ -131,7 +132,7 @@ def check_cost(cost: ArrayLike, num_models: int) -> jax.Array:
 
     Use this when models have costs.
     """
-    cost = jnp.asarray(cost)
+    cost = jnp.asarray(given("cost", cost))
     if not (jnp.issubdtype(cost.dtype, jnp.floating) or jnp.issubdtype(cost.dtype, jnp.integer)):
         raise TypeError(f"cost must be numeric, got dtype {cost.dtype}")
     cost = cost.astype(jnp.float32)

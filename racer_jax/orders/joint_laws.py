@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import check_floating, check_scores, is_traced
 from racer_jax.core.host_threads import one_blas_thread
 from racer_jax.core.nonconformity import NullMode, check_null
@@ -137,7 +138,7 @@ def _tilted(scores: jax.Array, law: PatternLaw) -> jax.Array:
 
 
 def _flat(scores: ArrayLike) -> tuple[jax.Array, tuple[int, ...]]:
-    scores = jnp.asarray(scores)
+    scores = jnp.asarray(given("scores", scores))
     check_scores(scores)
     return scores.astype(jnp.float32).reshape(-1, scores.shape[-1]), scores.shape
 

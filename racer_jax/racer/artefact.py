@@ -11,6 +11,8 @@ A reader always gets one whole version, whichever process writes or is killed:
   and a writer removes only the file that the `racer.json` it replaced had named.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -21,17 +23,15 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse_arrays
-from safetensors.numpy import save as format_arrays
+from typing import TYPE_CHECKING, Any
 
 from racer_jax._files import address_problem, blaming, written_whole
 from racer_jax.data.locks import locked
 from racer_jax.racer.digests import named
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # 2 adds orders learned from training rows; 3 what calibration saw, the policy for unknown groups,
 # the cap of the sets, and parts of a caller's own.
@@ -100,6 +100,9 @@ def write(
       ArtefactError: If the path is a file, or a folder that holds something else.
       OSError: If the disk refuses, or another process holds the lock for minutes.
     """
+    import numpy as np
+    from safetensors.numpy import save as format_arrays
+
     path = Path(path)
     check_place(path)
     content = format_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -212,6 +215,9 @@ def read(
       CorruptError: If a checksum does not fit or a file is lost.
       OtherPoolError: If it is for other models, or for the same in another order.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parse_arrays
+
     path = Path(path)
     description, content = _version(path)
     file = path / description["arrays"]["file"]
@@ -337,6 +343,8 @@ def same_router(path: Path, other: Path) -> bool:
     Raises:
       ArtefactError: If one of them cannot be read.
     """
+    import numpy as np
+
     if other.exists() and path.samefile(other):
         return True
     (first, first_arrays), (second, second_arrays) = read(path), read(other)

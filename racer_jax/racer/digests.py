@@ -1,14 +1,18 @@
 """Digits that stand for a description, its arrays, or a pool.
 
-Nothing of JAX is imported here: whether a folder is an artefact is said before JAX is waited for.
+Neither JAX nor NumPy is imported at first: whether a folder is an artefact is said before a command
+waits for them.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> str:
@@ -17,6 +21,9 @@ def digest(description: Any, arrays: Mapping[str, np.ndarray] | None = None) -> 
     Use this when two descriptions may be of the same object.
     """
     state = hashlib.sha256(json.dumps(description, sort_keys=True, ensure_ascii=False).encode())
+    if arrays:
+        import numpy as np
+
     for name, array in sorted((arrays or {}).items()):
         state.update(f"{name} {array.dtype} {array.shape}".encode())
         state.update(np.ascontiguousarray(array).view(np.uint8).data)

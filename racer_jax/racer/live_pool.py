@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.orders.masked_orders import masked
 from racer_jax.orders.model_orders import Order
@@ -115,7 +116,7 @@ class _PaddedScores:
 
     def __call__(self, scores: ArrayLike, groups: None, null: NullMode) -> np.ndarray:
         """Nonconformity `[n, m + 1]` of scores `[n, m]`."""
-        values = np.asarray(scores, np.float32)
+        values = np.asarray(given("scores", scores), np.float32)
         padded = np.zeros((max(len(values), _ROWS), self.num_models), np.float32)
         padded[: len(values), self.columns] = values
         measured = measure_scores(padded, self.nonconformity, null).nonconformity

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.data.table import RoutingTable
 from racer_jax.orders.model_orders import BLEND, ORDERS, STATIC, Order, fit_order
 from racer_jax.racer.fitting import matched, prices_of
@@ -88,7 +89,7 @@ def named_columns(
       ValueError: If one of the models has no scores, or a score is none.
     """
     if not isinstance(scores, Scores):
-        return check_given_scores(np.asarray(scores), len(models), who)
+        return check_given_scores(scores, len(models), who)
     names = list(scores.models)
     if absent := [model for model in models if model not in names]:
         raise ValueError(
@@ -96,7 +97,7 @@ def named_columns(
             f"of {', '.join(map(repr, absent))}"
         )
     columns = [names.index(model) for model in models]
-    return check_given_scores(np.asarray(scores.values)[:, columns], len(models), who)
+    return check_given_scores(np.asarray(given(who, scores.values))[:, columns], len(models), who)
 
 
 def of_columns(order: Order, columns: Sequence[int]) -> Order:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax._programs import is_known, run_small
 from racer_jax.core.checks import first_bad
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode
@@ -84,12 +86,12 @@ def padded_batches(x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         yield batch, min(LARGEST, len(x) - start)
 
 
-def check_given_scores(scores: np.ndarray, num_models: int, who: str = "scores") -> np.ndarray:
+def check_given_scores(scores: ArrayLike, num_models: int, who: str = "scores") -> np.ndarray:
     """Scores from outside as float32 `[n, m]`: floating, finite and in [0, 1].
 
     Use this when scores come from outside.
     """
-    values = np.asarray(scores)
+    values = np.asarray(given(who, scores))
     if values.dtype.kind != "f":
         raise TypeError(f"{who} must be floating, got dtype {values.dtype}")
     if values.ndim != 2 or values.shape[1] != num_models:

@@ -9,6 +9,7 @@ calibrate with bounds that hold for all thresholds at once (`calibrate_uniform`)
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import first_bad
 
 # --- one of several alphas, on validation queries -------------------------------------------------
@@ -16,7 +17,7 @@ from racer_jax.core.checks import first_bad
 
 def _curve(**columns: ArrayLike) -> list[np.ndarray]:
     """Columns of a curve as float64 `[a]`, finite, of one length."""
-    arrays = {name: np.asarray(column, np.float64) for name, column in columns.items()}
+    arrays = {name: np.asarray(given(name, column), np.float64) for name, column in columns.items()}
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1 or not next(iter(shapes))[0]:
         raise ValueError(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import as_array, check_no_nan, check_tie_break, first_bad, on_host
 from racer_jax.core.float_keys import float_keys
 from racer_jax.core.padding import by_rows
@@ -273,7 +274,7 @@ def calibrate_budget(
 
 def _dollars(name: str, cost: ArrayLike, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
     """Costs of one of the shapes: numeric, known, not negative; float64."""
-    costs = np.asarray(cost)
+    costs = np.asarray(given(name, cost))
     if costs.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {costs.dtype}")
     if costs.shape not in shapes:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import check_no_nan, first_bad
 from racer_jax.core.risk_levels import Level, exact_alpha
 
@@ -22,7 +23,7 @@ def check_likelihood_ratio(name: str, weights: ArrayLike) -> np.ndarray:
 
     Use this when density ratios come from outside.
     """
-    values = np.asarray(weights)
+    values = np.asarray(given(name, weights))
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numeric, got dtype {values.dtype}")
     values = values.astype(np.float64)
@@ -127,8 +128,8 @@ def calibrate_weighted(
     ([71.0], 71.0)
     """
     exact_alpha(alpha)
-    check_no_nan("critical_scores", jnp.asarray(critical_scores))
-    critical = np.asarray(critical_scores)
+    critical = np.asarray(given("critical_scores", critical_scores))
+    check_no_nan("critical_scores", jnp.asarray(critical))
     values = check_likelihood_ratio("weights", weights)
     if critical.shape != values.shape:
         raise ValueError(
@@ -188,7 +189,7 @@ def estimate_density_ratio(
     """
     parts: list[np.ndarray] = []
     for name, array in (("calibration", calibration), ("to_come", to_come)):
-        values = np.asarray(array)
+        values = np.asarray(given(name, array))
         if values.dtype.kind != "f":
             raise TypeError(f"{name} must be floating, got dtype {values.dtype}")
         if (

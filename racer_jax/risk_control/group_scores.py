@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import is_traced
 from racer_jax.core.nonconformity import TieBroken, value_and_tie
 from racer_jax.core.risk_levels import Level, miss_budget
@@ -168,8 +169,8 @@ def group_scores(
             "calibrate with one mask for each group, bool [g, n]"
         )
     if not isinstance(scores, TieBroken):
-        value_and_tie("critical_scores", np.asarray(scores))
-        value, tie = np.asarray(scores), None
+        value, tie = np.asarray(given("critical_scores", scores)), None
+        value_and_tie("critical_scores", value)
     else:
         value_and_tie("critical_scores", *scores)
         value, tie = np.asarray(scores.value), np.asarray(scores.tie)

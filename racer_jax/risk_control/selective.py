@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.calibration import critical_scores
 from racer_jax.core.proportions import clopper_pearson_upper
 from racer_jax.core.risk_levels import Level, exact_alpha
@@ -72,7 +73,7 @@ def calibrate_selective(
     from scipy.special import bdtr  # takes a fifth of a second to import
 
     level, delta = float(exact_alpha(alpha)), check_delta(delta)
-    grid = np.asarray(thresholds)
+    grid = np.asarray(given("thresholds", thresholds))
     if grid.dtype.kind != "f" or grid.ndim != 1 or not len(grid) or np.isnan(grid).any():
         raise ValueError(
             f"thresholds must be floating [l] with l >= 1 and no NaN, got {thresholds!r}"
@@ -97,6 +98,7 @@ def calibrate_selective(
 
 def _selective_steps(nonconformity: ArrayLike, correct: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The threshold from which each query is answered, and that until which it is a miss, `[n]`."""
+    nonconformity = given("nonconformity", nonconformity)
     critical = np.asarray(critical_scores(nonconformity, correct))
     if critical.ndim != 1 or not len(critical):
         raise ValueError(

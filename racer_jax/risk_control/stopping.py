@@ -29,6 +29,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.aggregation import NO_ANSWER
 from racer_jax.core.checks import (
     as_array,
@@ -346,7 +347,7 @@ def stops_at(
         value, limit = threshold.value, threshold.tie
     else:
         if not isinstance(threshold, jax.Array):
-            threshold = np.asarray(threshold, scores.dtype)
+            threshold = np.asarray(given("threshold", threshold), scores.dtype)
         value, limit = on_device(threshold).astype(scores.dtype), None
     check_no_nan("threshold", value)
     call = by_rows if value.ndim == 0 else _called

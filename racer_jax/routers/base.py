@@ -8,6 +8,7 @@ import numpy as np
 from jax.dtypes import canonicalize_dtype
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced, on_device
 
 # To be raised whenever the same key comes to draw other batches or noise, so that nothing kept from
@@ -41,6 +42,7 @@ def check_embeddings(name: str, embeddings: ArrayLike, dim: int | None = None) -
       TypeError: If they are not floating.
       ValueError: If the shape does not fit or a value is not finite.
     """
+    embeddings = given(name, embeddings)
     if isinstance(embeddings, np.ndarray):  # rounded as on the device, and looked at here
         with np.errstate(over="ignore"):
             embeddings = embeddings.astype(canonicalize_dtype(embeddings.dtype), copy=False)

@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import as_binary, check_scores
 from racer_jax.encoders.base import Parts, Read, Save, array_of
 from racer_jax.routers.base import Router
@@ -106,7 +107,7 @@ class Platt:
         References:
           Platt, "Probabilistic outputs for support vector machines", 1999.
         """
-        scores, right = jnp.asarray(scores), as_binary("correct", correct)
+        scores, right = jnp.asarray(given("scores", scores)), as_binary("correct", correct)
         check_scores(scores)
         if scores.ndim != 2 or scores.shape != right.shape or scores.shape[0] < 1:
             raise ValueError(
@@ -122,7 +123,7 @@ class Platt:
           TypeError: If they are not floating.
           ValueError: If they are of another pool, or out of range.
         """
-        scores = jnp.asarray(scores)
+        scores = jnp.asarray(given("scores", scores))
         check_scores(scores)
         if scores.ndim != 2 or scores.shape[1] != self.slope.shape[0]:
             raise ValueError(
