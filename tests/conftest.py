@@ -85,7 +85,10 @@ def pytest_collection_finish() -> None:
 # reading its program takes a fifth of a module's time, so it is done seldom: the workers together
 # have a quarter of the memory, and each of them 1 GiB at most.
 _NUM_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+# Windows does not say it this way.
+_MEMORY = (
+    os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 33
+)
 _GROWTH = min(1 << 30, _MEMORY // 4 // _NUM_WORKERS)
 _after_last_drop = [0]
 
