@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
+
 from racer_jax._distribution import install_command
 from racer_jax._files import address_problem
 from racer_jax.data.errors import DataError
@@ -309,3 +311,7 @@ def reading(path: str | Path) -> Iterator[Connection]:
             yield connection
     except errors() as error:
         raise DataError(f"not the state of a gateway: {error}", path=shown(place)) from None
+    except (msgspec.MsgspecError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"holds a row that no gateway wrote, or that was changed: {error}", path=shown(place)
+        ) from error

@@ -115,22 +115,22 @@ def audited(
             "and (? is null or route = ?)",
             [artefact, first, route, route],
         ).fetchone()
-    labelled = {}
-    for name, source, content, nonconformity, scores, group, number, pool, way in rows:
-        correct = msgspec.json.decode(content).get("correct")
-        whole = tuple(msgspec.json.decode(pool)) == racer.models
-        if source not in TRUSTED or correct is None or not whole:
-            continue
-        if name not in labelled and set(racer.models) <= set(correct):
-            labelled[name] = (
-                source,
-                correct,
-                nonconformity,
-                msgspec.json.decode(scores),
-                group,
-                number % (1 << 64),
-                way,
-            )
+        labelled = {}
+        for name, source, content, nonconformity, scores, group, number, pool, way in rows:
+            correct = msgspec.json.decode(content).get("correct")
+            whole = tuple(msgspec.json.decode(pool)) == racer.models
+            if source not in TRUSTED or correct is None or not whole:
+                continue
+            if name not in labelled and set(racer.models) <= set(correct):
+                labelled[name] = (
+                    source,
+                    correct,
+                    nonconformity,
+                    msgspec.json.decode(scores),
+                    group,
+                    number % (1 << 64),
+                    way,
+                )
     if not labelled:
         of_then = "" if first < 0 else f" made after {shown_time(first)}"
         by = "" if route is None else f" on the route {route!r}"

@@ -118,24 +118,24 @@ def _rows(state: str | Path, route: str | None) -> list[dict[str, Any]]:
         labels = connection.execute(
             "select decision, source, content from feedback where source != 'user' order by seq"
         ).fetchall()
-    correct: dict[str, list[dict[str, int]]] = {}
-    for name, source, content in labels:
-        said = msgspec.json.decode(content).get("correct")
-        if source in TRUSTED and said is not None:
-            correct.setdefault(name, []).append(said)
-    plain = []
-    for name, prompt, group, decided, pool, null, audited in rows:
-        models = set(msgspec.json.decode(pool))
-        # The first that says it of every model: others say neither a miss nor that there was none.
-        whole = [said for said in correct.get(name, ()) if audited and models <= set(said)]
-        plain.append(
-            {
-                "prompt": prompt,
-                "grp": group,
-                "decided": set(msgspec.json.decode(decided)),
-                "pool": models,
-                "null": bool(null),
-                "label": {"correct": whole[0]} if whole else {},
-            }
-        )
+        correct: dict[str, list[dict[str, int]]] = {}
+        for name, source, content in labels:
+            said = msgspec.json.decode(content).get("correct")
+            if source in TRUSTED and said is not None:
+                correct.setdefault(name, []).append(said)
+        plain = []
+        for name, prompt, group, decided, pool, null, audited in rows:
+            models = set(msgspec.json.decode(pool))
+            # The first that says it of every model: others say nothing of a miss.
+            whole = [said for said in correct.get(name, ()) if audited and models <= set(said)]
+            plain.append(
+                {
+                    "prompt": prompt,
+                    "grp": group,
+                    "decided": set(msgspec.json.decode(decided)),
+                    "pool": models,
+                    "null": bool(null),
+                    "label": {"correct": whole[0]} if whole else {},
+                }
+            )
     return plain

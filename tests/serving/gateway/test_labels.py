@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 
+from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._errors import GatewayError
 from racer_jax.serving.gateway._recalibration import audited as labelled_audits
@@ -126,3 +127,26 @@ def test_a_state_of_before_takes_labels_that_say_more(tmp_path):
     with pytest.raises(GatewayError, match="the first counts"):
         store.feedback(less).result(10)
     store.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "feedback set content = '{\"cor'",
+        "feedback set content = '[1]'",
+        "decision set pool = '['",
+        "decision set pool = '7'",
+    ],
+)
+def test_a_row_that_was_changed_is_named(audited, artefacts, change):
+    name = _asked(audited)
+    assert _labelled(audited, name, correct=_RIGHT).json["new"]
+    settled(audited)
+    with sqlite3.connect(_path(audited)) as connection:
+        connection.execute(f"update {change}")
+    for read in (
+        lambda: _audits(audited, artefacts),
+        lambda: replay(_path(audited), Racer.load(artefacts / "my.racer")),
+    ):
+        with pytest.raises(DataError, match=r"gateway.db: holds a row that no gateway wrote"):
+            read()
