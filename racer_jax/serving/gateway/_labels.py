@@ -90,7 +90,7 @@ def completed(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, An
     """What two labels of one source say together; None where they contradict each other.
 
     >>> completed({"answer_correct": 1}, {"missed": 0})
-    {'answer_correct': 1, 'missed': 0}
+    {'missed': 0, 'answer_correct': 1}
     >>> completed({"correct": {"a": 1}}, {"correct": {"a": 0, "b": 1}}) is None
     True
     """
