@@ -311,6 +311,9 @@ def _check_serve(parsed: argparse.Namespace) -> None:
         from racer_jax.serving.gateway.configuration import load_settings
 
         load_settings(parsed.config)
+    if parsed.config is not None or parsed.demo:
+        # Imports JAX, after which what is compiled is kept for the next start.
+        parsed.needs = ("racer_jax.serving.gateway._running",)
 
 
 def serve(parsed: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.gateway import inference_app, json_schema
 from racer_jax.serving.gateway._server import _server, bounded_protocol, listening
 from tests.docs.test_shown_commands import block
+from tests.racer.test_racer import MODELS
 from tests.sequential.pools import answered_table
 from tests.serving.gateway.upstreams import completion, events, status
 
@@ -269,6 +270,19 @@ form = "letter"
     (tmp_path / "g.toml").write_text(text + more + '[state]\npath = ":memory:"\n')
     assert main(["serve", str(tmp_path / "g.toml"), "--check"]) == 0
     assert "routes: 1, models: 3; all is well" in capsys.readouterr().out
+
+
+def test_what_a_server_compiles_is_kept_for_its_next_start(artefacts, tmp_path):
+    """Its options are read before JAX is imported, and a folder for compiled code is set after."""
+    models = "".join(f'[models.{m}]\nbase_url = "http://127.0.0.1:9/v1"\n' for m in MODELS)
+    route = f'[routes.my]\nartefact = "{artefacts / "my.racer"}"\nform = "letter"\n'
+    (tmp_path / "g.toml").write_text(models + route + '[state]\npath = ":memory:"\n')
+    # As a user has it: the tests have one folder for all processes.
+    environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+    environment |= {"RACER_JAX_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "racer_jax", "serve", str(tmp_path / "g.toml"), "--check"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert list((tmp_path / "cache" / "compiled").rglob("*-cache"))
 
 
 def test_what_is_not_installed_is_said_before_any_work(monkeypatch, capsys):
