@@ -8,6 +8,7 @@ which cannot be reached does not take are kept, and written once it is back.
 import asyncio
 import contextlib
 import errno
+import itertools
 import logging
 import queue
 import threading
@@ -20,7 +21,7 @@ import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway import _databases
-from racer_jax.serving.gateway._databases import Connection
+from racer_jax.serving.gateway._databases import Connection, insert_rows
 from racer_jax.serving.gateway._errors import GatewayError
 from racer_jax.serving.gateway._labels import keep_feedback
 from racer_jax.serving.gateway._records import (
@@ -37,8 +38,10 @@ _FORMAT = 1
 _PAUSE = 0.05
 # Time between tries to write while the database takes nothing.
 _AGAIN_SECONDS = 1.0
-# Rows that are kept while the database cannot be reached; older ones are dropped, and counted.
+# Rows that are kept while the database cannot be reached, and the characters in them; older ones
+# are dropped, and counted.
 _MOST_KEPT = 20_000
+_MOST_CHARACTERS = 64_000_000
 _SCHEMA = """
 create table if not exists meta (name text primary key, value text not null);
 create table if not exists decision (
@@ -81,10 +84,9 @@ _NEW_COLUMNS = {
 _WRITTEN = (
     "insert into meta values ('written', ?) on conflict (name) do update set value = excluded.value"
 )
-_INSERT = (
-    f"insert into decision ({', '.join(DECISION_COLUMNS)}) "
-    f"values ({', '.join('?' * len(DECISION_COLUMNS))})"
-)
+_CALL_COLUMNS = (
+    "decision", "model", "outcome", "seconds", "prompt_tokens", "completion_tokens", "dollars",
+)  # fmt: skip
 
 
 def _json(value: Any) -> str:
@@ -129,7 +131,9 @@ class Store:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.depth = 0
         self.error: Exception | None = None
-        self.dropped = 0
+        self._refused = 0  # rows that did not come into the queue, for it was full
+        self._unwritten = 0
+        self._full = False
         self._kept: list[DecisionRow | AuditRow] = []
         self._failed_at = 0.0
         self._files: tuple[tuple[int, int] | None, ...] = ()
@@ -142,8 +146,18 @@ class Store:
     # --- what others call -------------------------------------------------------------------------
 
     def add(self, row: DecisionRow | AuditRow) -> None:
-        """Queues a row; it is written within a fraction of a second."""
-        self._queue.put(row)
+        """Queues a row; it is written within a fraction of a second.
+
+        Where a disk takes a write but never ends it, what waits is bounded as well.
+        """
+        full = self._queue.qsize() >= _MOST_KEPT
+        if not full:
+            self._queue.put(row)
+        else:
+            self._refused += 1
+            if not self._full:
+                _LOG.error("the state loses rows: %d wait to be written", _MOST_KEPT)
+        self._full = full
 
     def ask(self, function: Callable[[Connection], T]) -> "Future[T]":
         """Runs a function on the tables, after all rows queued before it.
@@ -165,6 +179,11 @@ class Store:
     def decision(self, name: str) -> "Future[dict[str, Any]]":
         """A decision with its calls and feedback; the error is that of an unknown id."""
         return self.ask(lambda connection: self._decision(connection, name))
+
+    @property
+    def dropped(self) -> int:
+        """Rows that are lost."""
+        return self._refused + self._unwritten
 
     @property
     def num_kept(self) -> int:
@@ -202,8 +221,7 @@ class Store:
                 connection = self._again(connection)
             self._write(connection, items)
         if self._kept:
-            self.dropped += len(self._kept)
-            _LOG.error("the state has lost %d rows: %s", len(self._kept), self.error)
+            self._lose(len(self._kept), self.error)
         connection.close()
 
     def _gathered(self) -> list[Any]:
@@ -230,11 +248,13 @@ class Store:
     def _keep(self, items: list[Any], error: Exception) -> None:
         """Keeps the rows that could not be written, if another try may end in another way."""
         rows = [item for item in items if isinstance(item, DecisionRow | AuditRow)]
-        self._kept = rows[-_MOST_KEPT:] if _databases.may_pass(error) else []
-        lost = len(rows) - len(self._kept)
-        self.dropped += lost
-        if lost:
-            _LOG.error("the state has lost %d rows: %s", lost, error)
+        self._kept = _newest(rows) if _databases.may_pass(error) else []
+        if lost := len(rows) - len(self._kept):
+            self._lose(lost, error)
+
+    def _lose(self, num: int, reason: Exception | str | None) -> None:
+        self._unwritten += num
+        _LOG.error("the state has lost %d rows: %s", num, reason)
 
     def _write(self, connection: Connection, items: list[Any]) -> None:
         """One transaction; results are handed out after its commit.
@@ -307,13 +327,13 @@ class Store:
             raise OSError(errno.ESTALE, "its file was deleted or replaced: put it back, or restart")
 
     def _insert(self, connection: Connection, rows: list[DecisionRow]) -> None:
-        connection.executemany(_INSERT, map(_values, rows))
+        insert_rows(connection, "decision", DECISION_COLUMNS, [_values(row) for row in rows])
         calls = [
             (row.id, c.model, c.outcome, c.seconds, c.prompt_tokens, c.completion_tokens, c.dollars)
             for row in rows
             for c in row.calls
         ]
-        connection.executemany("insert into call values (?, ?, ?, ?, ?, ?, ?)", calls)
+        insert_rows(connection, "call", _CALL_COLUMNS, calls)
 
     def _decision(self, connection: Connection, name: str) -> dict[str, Any]:
         row = connection.execute(
@@ -327,8 +347,7 @@ class Store:
             plain[flag] = bool(plain[flag])
         plain["promised"] = None if plain["promised"] is None else bool(plain["promised"])
         calls = connection.execute(
-            "select model, outcome, seconds, prompt_tokens, completion_tokens, dollars from call "
-            "where decision = ?",
+            f"select {', '.join(_CALL_COLUMNS[1:])} from call where decision = ?",
             [name],
         )
         plain["calls"] = [
@@ -394,6 +413,20 @@ def _outcome(connection: Connection, function: Callable[[Connection], Any]) -> A
         result = error
     connection.execute("release one")
     return result
+
+
+def _newest(rows: list[DecisionRow | AuditRow]) -> list[DecisionRow | AuditRow]:
+    """The last rows, as many as may be kept."""
+    sizes = itertools.accumulate(map(_num_characters, reversed(rows)))
+    num = sum(1 for size in itertools.islice(sizes, _MOST_KEPT) if size <= _MOST_CHARACTERS)
+    return rows[len(rows) - num :]
+
+
+def _num_characters(row: DecisionRow | AuditRow) -> int:
+    """Characters of a row that come from requests and answers."""
+    if isinstance(row, DecisionRow):
+        return len(row.prompt or "")
+    return len(row.messages or b"") + sum(len(answer or "") for answer in row.answers.values())
 
 
 def _insert_audit(connection: Connection, row: AuditRow) -> None:

@@ -4,12 +4,15 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from contextlib import closing
 
 import pytest
 
 from racer_jax.serving.gateway import _store
+from racer_jax.serving.gateway._databases import insert_rows
+from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow
 from tests.serving.gateway.test_state import FEEDBACK, settled
 
 _RIGHT, _WRONG = {"small": 0, "medium": 0, "large": 1}, {"small": 1, "medium": 0, "large": 0}
@@ -187,3 +190,77 @@ def test_a_log_that_a_reader_made_long_is_cut(tmp_path):
         store.ask(lambda c, i=i: c.execute("insert into meta values (?, '')", [f"{i}"])).result(10)
     assert (tmp_path / "gateway.db-wal").stat().st_size <= 64 << 20
     store.close()
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 35, 36, 37, 200])
+def test_rows_are_inserted_as_they_are_however_many(num):
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("create table t (a integer, b real, c text, d blob)")
+    rows = [(i, i / 3, None if i % 5 else f"é{i}", bytes([i])) for i in range(num)]
+    statements = []
+    connection.set_trace_callback(statements.append)
+    insert_rows(connection, "t", ("a", "b", "c", "d"), rows)
+    connection.set_trace_callback(None)
+    assert connection.execute("select * from t order by rowid").fetchall() == rows
+    assert len(statements) == num.bit_count()  # 200 rows are 800 values, fewer than 999
+
+
+def test_more_rows_than_one_statement_takes(tmp_path):
+    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    rows = [DecisionRow(f"chatcmpl-{i}", 1.0, "my", calls=[CallRow("m", "ok")]) for i in range(500)]
+    for row in rows:
+        store.add(row)
+    store.close()
+    for query in ("select id from decision", "select decision from call"):
+        in_order = f"{query} order by rowid"
+        assert _stored(store.path, in_order) == [(row.id,) for row in rows]
+
+
+def test_what_waits_for_a_write_that_does_not_end_is_bounded(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(_store, "_MOST_KEPT", 5)
+    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hang(connection):
+        held.set()
+        assert let_go.wait(30)
+
+    asked = store.ask(hang)
+    assert held.wait(30)
+    for i in range(9):
+        store.add(DecisionRow(f"chatcmpl-{i}", 1.0, "my"))
+    assert store.dropped == 4
+    assert caplog.text.count("the state loses rows: 5 wait") == 1
+    let_go.set()
+    asked.result(30)
+    store.add(DecisionRow("chatcmpl-late", 1.0, "my"))
+    store.close()
+    stored = [name for (name,) in _stored(store.path, "select id from decision order by seq")]
+    assert stored == [f"chatcmpl-{i}" for i in range(5)] + ["chatcmpl-late"]
+    assert store.dropped == 4
+
+
+def test_what_is_kept_is_bounded_by_its_characters_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "_MOST_CHARACTERS", 100)
+    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    real, broken = store._insert, [True]
+
+    def insert(connection, rows):
+        if broken:
+            raise sqlite3.OperationalError("database or disk is full")
+        real(connection, rows)
+
+    monkeypatch.setattr(store, "_insert", insert)
+    for i in range(4):
+        store.add(DecisionRow(f"chatcmpl-{i}", 1.0, "my", prompt="x" * 10))
+        answers = {"small": "y" * 15, "large": None}
+        store.add(AuditRow(f"chatcmpl-{i}", 1.0, b"z" * 15, answers, b"", "c", "paper"))
+    with pytest.raises(sqlite3.OperationalError):
+        store.ask(lambda connection: None).result(30)
+    # From the last: 30 + 10, twice, are 80; one audit more would be 110.
+    assert (store.num_kept, store.dropped) == (4, 4)
+    broken.clear()
+    store.close()
+    names = [(f"chatcmpl-{i}",) for i in (2, 3)]
+    assert _stored(store.path, "select id from decision") == names
+    assert _stored(store.path, "select decision from audit") == names
