@@ -1,10 +1,14 @@
 """Ways of answering: one model, a vote, a judge's choice, a judge's words, all answers."""
 
+import asyncio
 import json
 import math
+import sys
 
 import pytest
 
+from racer_jax.serving.gateway._errors import CallFailedError
+from racer_jax.serving.gateway._tasks import started
 from tests.racer.test_racer import MODELS
 from tests.serving.gateway.upstreams import completion, events, slow
 
@@ -218,3 +222,27 @@ def test_models_are_listed(served):
     assert names == ["racer/my", "small", "medium", "large", "judge"]
     owners = [entry["owned_by"] for entry in served.ask("GET", "/v1/models").json["data"]]
     assert owners == ["racer"] + 4 * ["upstream"]
+
+
+def test_calls_are_under_way_as_soon_as_they_are_asked_for(run):
+    steps = []
+
+    async def work():
+        steps.append("begun")
+        await asyncio.sleep(0)
+        steps.append("ended")
+        return 7
+
+    async def fails():
+        raise CallFailedError("network")
+
+    async def ask():
+        task = started(work())
+        steps.append("made")
+        with pytest.raises(CallFailedError):
+            await started(fails())
+        return await task
+
+    assert run(ask()) == 7
+    at_once = ["begun", "made", "ended"]
+    assert steps == (at_once if sys.version_info >= (3, 12) else ["made", "begun", "ended"])
