@@ -73,10 +73,10 @@ def call_at_least(
     """Nonconformity under which every set holds at least `least` real models, at any threshold.
 
     The first `least` models of each query get E = -inf. Which they are depends on the query alone,
-    so every guarantee holds as it is; the exact law does while the threshold is finite. Sets grow
-    by max(least - size, 0) at a given threshold, on average by the share of empty sets where
-    `least` is 1; calibrated anew, some of it comes back, for a query whose first models are right
-    is no miss at any threshold.
+    so every guarantee holds as it is; the exact law does where the threshold is sure to be finite.
+    Sets grow by max(least - size, 0) at a given threshold, on average by the share of empty sets
+    where `least` is 1; calibrated anew, some of it comes back, for a query whose first models are
+    right is no miss at any threshold.
 
     Args:
       nonconformity: E(x, m), floating `[..., m + 1]`, null model last; its column is not changed.
