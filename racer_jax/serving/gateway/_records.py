@@ -259,6 +259,16 @@ def past_retention(name: str) -> GatewayError:
     )
 
 
+def unreadable(name: str, problem: str) -> GatewayError:
+    """What is asked about a decision of which a row was damaged: another try ends the same way."""
+    return GatewayError(
+        410,
+        "not_found_error",
+        f"a row of the decision {name[:_SHOWN]!r} cannot be read in the state: {problem}",
+        code="unreadable",
+    )
+
+
 def contradicts(name: str, source: str) -> GatewayError:
     """Feedback that says other than before."""
     return GatewayError(

@@ -29,7 +29,8 @@ from racer_jax.serving.gateway._planning import Planner, Situation
 from racer_jax.serving.gateway._queries import PREFIX
 from racer_jax.serving.gateway._references import reference_of
 from racer_jax.serving.gateway._replies import Usage
-from racer_jax.serving.gateway._store import Store, answer_of, meta
+from racer_jax.serving.gateway._store import Store, answer_of
+from racer_jax.serving.gateway._tables import meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
 
