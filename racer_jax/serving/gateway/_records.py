@@ -69,6 +69,8 @@ class DecisionRow:
       experiment: The experiment that drew the route; None without one.
       unit: A keyed hash of the conversation, user or key it was drawn for, as a signed integer of
         64 bits; None without an experiment.
+      charged: What counts against the day of a key with a limit: its dollars, and an estimate for
+        calls whose cost nobody said; None for other keys.
       calls: The calls.
     """
 
@@ -99,6 +101,7 @@ class DecisionRow:
     promised: bool = True
     experiment: str | None = None
     unit: int | None = None
+    charged: float | None = None
     calls: list[CallRow] = field(default_factory=list)
 
 

@@ -19,7 +19,8 @@ create table if not exists decision (
   answered text not null, failed text not null, guarantee text not null, status integer not null,
   seconds real not null, dollars real, fingerprint integer not null, top_score real,
   null_in_set integer not null, pool text not null, scores text not null,
-  audited integer not null, prompt text, promised integer, experiment text, unit integer);
+  audited integer not null, prompt text, promised integer, experiment text, unit integer,
+  charged real);
 create index if not exists decision_at on decision (at);
 create table if not exists call (
   decision text not null, model text not null, outcome text not null, seconds real not null,
@@ -42,11 +43,11 @@ DECISION_COLUMNS = (
     "id", "at", "route", "artefact", "client", "alpha", "grp", "reason", "mode", "decided",
     "called", "answered", "failed", "guarantee", "status", "seconds", "dollars", "fingerprint",
     "top_score", "null_in_set", "pool", "scores", "audited", "prompt", "promised", "experiment",
-    "unit",
+    "unit", "charged",
 )  # fmt: skip
 # Those that tables of older versions lack: empty in their rows.
 _NEW_COLUMNS = {
-    "decision": {"promised": "integer", "experiment": "text", "unit": "integer"},
+    "decision": {"promised": "integer", "experiment": "text", "unit": "integer", "charged": "real"},
     "feedback": {"completes": "integer"},  # the place of an earlier label that said less
 }
 CALL_COLUMNS = (
@@ -64,7 +65,7 @@ def values_of(row: DecisionRow) -> tuple[Any, ...]:
         row.mode, json_of(row.decided), json_of(row.called), row.answered, json_of(row.failed),
         row.guarantee, row.status, row.seconds, row.dollars, row.fingerprint, row.top_score,
         row.null_in_set, json_of(row.pool), json_of(row.scores), row.audited, row.prompt,
-        row.promised, row.experiment, row.unit,
+        row.promised, row.experiment, row.unit, row.charged,
     )  # fmt: skip
 
 

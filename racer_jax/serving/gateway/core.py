@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from racer_jax._distribution import __version__
 from racer_jax.racer.artefact import DESCRIPTION
 from racer_jax.racer.signatures import SIGNATURE
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
+from racer_jax.serving.gateway._budgets import SECONDS_OF_A_DAY, Budgets, Spent, spent_today
 from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._costs import check_costs
 from racer_jax.serving.gateway._databases import Connection
@@ -34,10 +35,7 @@ from racer_jax.serving.gateway._tables import meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
 
-Spent = dict[tuple[str, int], float]
 LOG = logging.getLogger("racer_jax.serving.gateway")
-SECONDS_OF_A_DAY = 86400.0
-_DAYS_KEPT = 4
 # How long a request waits for the threshold of a live pool, which takes milliseconds unless an
 # artefact is being loaded.
 _PATIENCE_SECONDS = 0.25
@@ -82,7 +80,7 @@ class Gateway:
         self.previous: dict[str, Planner] = {}
         self.cache = Cache()
         self.sessions: dict[tuple[str, str, str], tuple[str, ...]] = {}
-        self.spent: Spent = {}
+        self.budgets = Budgets()
         # By route: requests since the start, and those of them in which a call was lost.
         self.losses: dict[str, tuple[int, int]] = {}
         self.in_flight = 0
@@ -120,9 +118,10 @@ class Gateway:
 
         def first(connection: Connection) -> tuple[str, Spent]:
             key = meta(connection, "hash_key", secrets.token_hex(32))
-            return key, _spent_today(connection)
+            return key, spent_today(connection)
 
-        stored, self.spent = self.store.ask(first).result()
+        stored, spent = self.store.ask(first).result()
+        self.budgets.take(spent)
         configured = settings.audit.hash_key
         self.hash_key = bytes.fromhex(stored)
         if configured is not None:
@@ -326,29 +325,13 @@ class Gateway:
 
         Use this when the state is shared, now and then.
         """
+        loop = asyncio.get_running_loop()
 
-        def read(connection: Connection) -> None:
-            self.spent = _spent_today(connection)
+        def take(read: "Future[Spent]") -> None:
+            if not read.cancelled() and read.exception() is None:
+                loop.call_soon_threadsafe(self.budgets.take, read.result())
 
-        self.store.ask(read)
-
-    def spend(self, client: str, dollars: float) -> None:
-        """Counts dollars of a client's request against its day.
-
-        Use this when a request has ended.
-        """
-        key = (client, _today())
-        if key not in self.spent:  # a clock that jumps comes back to a day that had begun
-            days = list(dict.fromkeys(day for _, day in self.spent))[-_DAYS_KEPT:]
-            self.spent = {k: v for k, v in self.spent.items() if k[1] in days}
-        self.spent[key] = self.spent.get(key, 0.0) + dollars
-
-    def spent_today(self, client: str) -> float:
-        """Dollars of a client's requests of this day (UTC).
-
-        Use this when a key has a limit.
-        """
-        return self.spent.get((client, _today()), 0.0)
+        self.store.ask(spent_today).add_done_callback(take)
 
     def count(self, panel: Panel, prices: Mapping[str, float | None]) -> None:
         """Counts the calls of a request in the metrics.
@@ -410,22 +393,6 @@ class Gateway:
             ):
                 if response.status >= 300:
                     LOG.warning("the webhook answered with status %d", response.status)
-
-
-def _today() -> int:
-    """Days since 1970, UTC."""
-    return int(time.time() // SECONDS_OF_A_DAY)
-
-
-def _spent_today(connection: Connection) -> Spent:
-    """Dollars of each client's requests of this day."""
-    today = _today()
-    rows = connection.execute(
-        "select client, sum(dollars) from decision where at >= ? and dollars is not null "
-        "group by client",
-        [today * SECONDS_OF_A_DAY],
-    ).fetchall()
-    return {(client, today): dollars for client, dollars in rows}
 
 
 async def cancel(task: "asyncio.Task[Any]") -> None:

@@ -167,7 +167,7 @@ def test_two_replicas_share_one_log(server, start, upstreams, artefacts, tmp_pat
         statuses.append(replica.admin("GET", "/status").json["routes"]["my"]["monitors"])
     assert statuses[0] == statuses[1]
     assert statuses[0]["labels"]["num"] == expected
-    assert first.gateway.spent == pytest.approx(second.gateway.spent)
+    assert first.gateway.budgets.spent == pytest.approx(second.gateway.budgets.spent)
 
     # A third replica takes up what one of them saved, and folds the rest of the log.
     second.gateway.store.ask(second.gateway.monitors.save).result()
