@@ -26,6 +26,7 @@ from racer_jax.serving.gateway._watched import Watched
 from racer_jax.serving.gateway.core import Gateway
 
 _QUEUE = 100
+_NOT_WRITTEN = "the state cannot be written"
 
 
 def check_admin(gateway: Gateway, scope: Scope) -> None:
@@ -55,17 +56,42 @@ def problems(gateway: Gateway) -> list[str]:
         lacking.append("the artefacts are not loaded")
     if gateway.draining:
         lacking.append("it is draining")
-    if all(upstream.breaker.is_open for upstream in gateway.upstreams.values()):
+    # One that is due to be tried again needs a request for it.
+    breakers = [upstream.breaker for upstream in gateway.upstreams.values()]
+    if all(breaker.is_open and not breaker.is_due for breaker in breakers):
         lacking.append("every model is down")
-    if gateway.store.error is not None:
-        lacking.append("the state cannot be written")
+    if not gateway.records:
+        lacking.append(_NOT_WRITTEN)
     return lacking
 
 
+def notices(gateway: Gateway) -> list[str]:
+    """What somebody should look after though requests are answered as they should be."""
+    said, store = [], gateway.store
+    if store.error is not None and gateway.records:
+        said.append(
+            f"{_NOT_WRITTEN}: answers go on, {store.num_kept} rows wait in memory, feedback and "
+            "labels are refused"
+        )
+    if store.dropped:
+        said.append(f"{store.dropped} rows of decisions and audits were lost")
+    if gateway.monitors.unreadable:
+        said.append(
+            f"{gateway.monitors.unreadable} rows of the state cannot be read and count as missed"
+        )
+    return said
+
+
 async def ready(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /readyz`: artefacts loaded, shapes compiled, at least one model up."""
+    """`GET /readyz`: whether requests are answered as they should be.
+
+    Artefacts are loaded, shapes compiled, and at least one model is up. A state that cannot be
+    written is no reason to send requests elsewhere unless they are refused for it: with one
+    replica, or a database that is away for all of them, there is nowhere else.
+    """
     lacking = problems(gateway)
-    await respond_json(send, {"ready": not lacking, "problems": lacking}, 503 if lacking else 200)
+    body = {"ready": not lacking, "problems": lacking, "warnings": notices(gateway)}
+    await respond_json(send, body, 503 if lacking else 200)
 
 
 async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,6 +122,7 @@ async def status(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
         {
             "version": __version__,
             "problems": problems(gateway),
+            "warnings": notices(gateway),
             "in_flight": gateway.in_flight,
             "background": gateway.num_background,
             "rows_kept": gateway.store.num_kept,  # until the state can be written again

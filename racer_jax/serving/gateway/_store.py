@@ -22,7 +22,7 @@ import msgspec
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway import _databases
 from racer_jax.serving.gateway._databases import Connection, insert_rows
-from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._errors import unwritten
 from racer_jax.serving.gateway._labels import keep_feedback
 from racer_jax.serving.gateway._records import (
     AuditRow,
@@ -352,13 +352,9 @@ async def answer_of(future: "Future[T]") -> T:
     try:
         return await asyncio.wrap_future(future)
     except _databases.errors() as error:
-        raise GatewayError(
-            503,
-            "server_error",
+        raise unwritten(
             "the state of the gateway cannot be written now, and nothing of this request was kept: "
-            "send it again later",
-            code="state",
-            headers={"retry-after": "5"},
+            "send it again later"
         ) from error
 
 

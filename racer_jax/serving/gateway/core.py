@@ -19,7 +19,7 @@ from racer_jax.serving.gateway._budgets import SECONDS_OF_A_DAY, Budgets, Spent,
 from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._costs import check_costs
 from racer_jax.serving.gateway._databases import Connection
-from racer_jax.serving.gateway._errors import GatewayError, busy
+from racer_jax.serving.gateway._errors import GatewayError, busy, unwritten
 from racer_jax.serving.gateway._facts import dollars
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_group, check_pool, load, warm
@@ -258,17 +258,32 @@ class Gateway:
 
     # --- what requests ask ------------------------------------------------------------------------
 
-    def admitted(self, while_draining: bool = False) -> "UnderWay":
+    @property
+    def records(self) -> bool:
+        """Whether requests are recorded, or may go unrecorded.
+
+        Use this when a request is about to be answered.
+        """
+        return self.store.error is None or self.settings.state.when_failing == "answer"
+
+    def admitted(self, while_draining: bool = False, answers: bool = True) -> "UnderWay":
         """Counts a request as under way, before its body is read: that takes memory too.
 
         Use this when a request has named its key, around everything else that it costs.
 
         Args:
           while_draining: Whether it is taken though the gateway is about to end.
+          answers: Whether models are called for it, so that there is something to record.
 
         Raises:
-          GatewayError: If there are too many, or the gateway is about to end.
+          GatewayError: If there are too many, the gateway is about to end, or what must be recorded
+            cannot be.
         """
+        if answers and not self.records:
+            raise unwritten(
+                "the state of the gateway cannot be written now, and requests that would not be "
+                "recorded are refused: send it again later"
+            )
         full = self.in_flight >= self.settings.server.max_in_flight
         if full or (self.draining and not while_draining):
             raise busy(self.draining)

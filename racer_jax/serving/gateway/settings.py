@@ -242,11 +242,14 @@ class State(_Section, frozen=True):
       path: The SQLite file, relative to the configuration, or an address `postgresql://...`.
       retention_days: Days after which a decision takes no feedback and is deleted.
       store_prompts: Whether texts of prompts are kept; else only their fingerprints.
+      when_failing: What happens to requests while nothing can be written: `answer` them and keep
+        their rows in memory, or `refuse` them (503), where none may go unrecorded.
     """
 
     path: str = "racer-gateway.db"
     retention_days: Annotated[float, Meta(gt=0)] = 90.0
     store_prompts: bool = False
+    when_failing: Literal["answer", "refuse"] = "answer"
 
 
 class Audit(_Section, frozen=True):
