@@ -98,8 +98,8 @@ def most_of_calls(
     if judge is not None:
         longest = LONGEST_PICK if picks else _longest_answer(query) or models[judge].longest_answer
         is_most &= longest is not None and _has_prices(models[judge])
-        asked = min(prompt, LONGEST_PART) + candidates + LONGEST_PART // 10  # its instructions
-        total += _price(models[judge], asked, longest or 0)
+        reads = min(prompt, LONGEST_PART) + candidates + LONGEST_PART // 10  # its instructions
+        total += _price(models[judge], reads, longest or 0)
     return total, is_most
 
 

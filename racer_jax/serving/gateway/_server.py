@@ -244,8 +244,8 @@ async def _serve(
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    asked = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    hangup = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     _redact(settings)
     seen = gateway.artefact_files()  # one that is replaced after it was loaded is another
     await gateway.start()
@@ -261,7 +261,7 @@ async def _serve(
         asyncio.ensure_future(server.serve(sockets=[listener]))
         for server, listener in zip(servers, sockets, strict=True)
     ]
-    upkeep = asyncio.gather(_keep_up(gateway, seen), _reload_when_asked(gateway, asked))
+    upkeep = asyncio.gather(_keep_up(gateway, seen), _reload_when_asked(gateway, hangup))
     try:
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
@@ -353,11 +353,11 @@ async def _reloaded(gateway: Gateway) -> bool:
     return True
 
 
-async def _reload_when_asked(gateway: Gateway, asked: asyncio.Event) -> None:
+async def _reload_when_asked(gateway: Gateway, hangup: asyncio.Event) -> None:
     """Reads the artefacts again after each SIGHUP, also one that came while they were read."""
     while True:
-        await asked.wait()
-        asked.clear()
+        await hangup.wait()
+        hangup.clear()
         await _reloaded(gateway)
 
 

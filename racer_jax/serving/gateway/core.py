@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +20,7 @@ from racer_jax.serving.gateway._costs import check_costs
 from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._errors import GatewayError, busy, unwritten
 from racer_jax.serving.gateway._facts import dollars
+from racer_jax.serving.gateway._hash_keys import notice_of, taken_up
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_group, check_pool, load, warm
 from racer_jax.serving.gateway._metrics import Metrics
@@ -31,7 +31,6 @@ from racer_jax.serving.gateway._queries import PREFIX
 from racer_jax.serving.gateway._references import reference_of
 from racer_jax.serving.gateway._replies import Usage
 from racer_jax.serving.gateway._store import Store, answer_of
-from racer_jax.serving.gateway._tables import meta
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
 
@@ -116,16 +115,15 @@ class Gateway:
         retention = settings.state.retention_days * SECONDS_OF_A_DAY
         self.store = Store(settings.state.path, retention)
 
-        def first(connection: Connection) -> tuple[str, Spent]:
-            key = meta(connection, "hash_key", secrets.token_hex(32))
-            return key, spent_today(connection)
+        secret = settings.audit.hash_key
+        configured = None if secret is None else secret.reveal()
 
-        stored, spent = self.store.ask(first).result()
+        def first(connection: Connection) -> tuple[bytes, str | None, Spent]:
+            key = taken_up(connection, configured)
+            return key, notice_of(connection, key), spent_today(connection)
+
+        self.hash_key, self.key_notice, spent = self.store.ask(first).result()
         self.budgets.take(spent)
-        configured = settings.audit.hash_key
-        self.hash_key = bytes.fromhex(stored)
-        if configured is not None:
-            self.hash_key = configured.reveal().encode()[:64]
         self.monitors = Monitors(settings.monitors, self.hash_key, self._alarm)
         self.store.ask(self.monitors.load).result()
         self.store.on_commit = self.monitors.on_commit
@@ -336,17 +334,26 @@ class Gateway:
         )
 
     def refresh_spent(self) -> None:
-        """Takes over what other replicas of a shared state have spent, and their alarms.
+        """Takes over what other replicas of a shared state have spent, their key and alarms.
 
         Use this when the state is shared, now and then.
         """
         loop = asyncio.get_running_loop()
 
-        def take(read: "Future[Spent]") -> None:
-            if not read.cancelled() and read.exception() is None:
-                loop.call_soon_threadsafe(self.budgets.take, read.result())
+        def read(connection: Connection) -> tuple[Spent, str | None]:
+            return spent_today(connection), notice_of(connection, self.hash_key)
 
-        self.store.ask(spent_today).add_done_callback(take)
+        def take(spent: Spent, notice: str | None) -> None:
+            self.budgets.take(spent)
+            if notice is not None and notice != self.key_notice:
+                LOG.warning("%s", notice)
+            self.key_notice = notice
+
+        def done(future: "Future[tuple[Spent, str | None]]") -> None:
+            if not future.cancelled() and future.exception() is None:
+                loop.call_soon_threadsafe(take, *future.result())
+
+        self.store.ask(read).add_done_callback(done)
 
     def count(self, panel: Panel, prices: Mapping[str, float | None]) -> None:
         """Counts the calls of a request in the metrics.
