@@ -10,6 +10,7 @@ import msgspec
 
 from racer_jax.serving.gateway._answers import Answer
 from racer_jax.serving.gateway._audits import start_audit
+from racer_jax.serving.gateway._charging import give_back
 from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._exchange import (
@@ -33,6 +34,7 @@ from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
 from racer_jax.serving.gateway._queries import query_of
+from racer_jax.serving.gateway._replies import Usage
 from racer_jax.serving.gateway._spans import is_traced, note, parent_of, request_span
 from racer_jax.serving.gateway._streams import (
     DONE,
@@ -100,10 +102,11 @@ class Chat:
             if not client.gone:
                 raise
             client.noticed()
-            completion.finish(GONE)
+            completion.finish(GONE, answering.usage)
             return
         finally:
             client.ignore()
+            give_back(completion)
         start_audit(completion)
 
     async def _answer(self, completion: Completion, answering: "_Answering") -> None:
@@ -220,6 +223,7 @@ class _Answering:
                     await self._begin(completion.headers())
                 async for part in parts:
                     passing.add(part)
+                    completion.num_passed += part.count(b"data:")
                     await self._event(part)
                 if (usage := passing.usage) is not None:
                     self.usage[model] = usage
@@ -229,6 +233,7 @@ class _Answering:
         except CallFailedError as error:
             completion.asking.panel.failed[model] = error
             raise all_failed({model: error}) from None
+        self.usage.setdefault(model, Usage())  # a call that says nothing of its tokens is one too
         completion.gateway.count_stream(model, time.monotonic() - began, usage)
         await self._event(b"", last=True)
 

@@ -16,7 +16,9 @@ from racer_jax.serving.gateway._answers import (
     vote,
 )
 from racer_jax.serving.gateway._arms import arm_of, number_of_unit
+from racer_jax.serving.gateway._budgets import Reservation
 from racer_jax.serving.gateway._cache import key_of
+from racer_jax.serving.gateway._charging import charge, reservation
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
     Headers,
@@ -67,6 +69,8 @@ class Completion:
         self.cached: str | None = None  # `hit` or `miss` where answers are kept
         self.decided_at: float | None = None
         self.passed = ""  # the model whose bytes were passed through
+        self.num_passed = 0  # events of them, each about a token
+        self.reservation: Reservation | None = None
 
     # --- whom to call -----------------------------------------------------------------------------
 
@@ -76,14 +80,21 @@ class Completion:
         Raises:
           GatewayError: If the request is refused.
         """
+        limit = self.client.key.daily_dollars
         try:
-            return await self._decide()
+            if limit is not None:
+                self.gateway.budgets.check(self.client.name, limit)
+            plan = await self._decide()
+            self.reservation = reservation(self, plan)
+            return plan
+        except GatewayError:
+            self.plan = None  # a request that is refused is neither recorded nor audited
+            raise
         finally:
             self.decided_at = time.monotonic()
 
     async def _decide(self) -> Plan:
         gateway, query = self.gateway, self.query
-        self._check_budget()
         name = query.model
         if not name.startswith(PREFIX):
             self.plan = self._bypass(name)
@@ -124,16 +135,6 @@ class Completion:
         if self.experiment is None:
             return None
         return number_of_unit(self.gateway.hash_key, self.experiment, self._unit())
-
-    def _check_budget(self) -> None:
-        limit = self.client.key.daily_dollars
-        if limit is not None and self.gateway.spent_today(self.client.name) >= limit:
-            raise GatewayError(
-                429,
-                "insufficient_quota",
-                f"this key may spend {limit} dollars a day (UTC), and has",
-                code="racer_budget",
-            )
 
     def _bypass(self, name: str) -> Plan:
         """A client that names a model itself gets that model."""
@@ -445,6 +446,5 @@ class Completion:
             calls = call_rows(panel, models, prices, usage or {})
         known = [call.dollars for call in calls if call.dollars is not None]
         cost = sum(known) if known else None
-        if cost:
-            gateway.spend(self.client.name, cost)
-        gateway.store.add(decision_row(self, plan, status, seconds, cost, calls))
+        charged = charge(self, cost, calls)
+        gateway.store.add(decision_row(self, plan, status, seconds, cost, calls, charged))

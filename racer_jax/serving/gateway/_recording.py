@@ -51,6 +51,7 @@ def decision_row(
     seconds: float,
     cost: float | None,
     calls: list[CallRow],
+    charged: float | None = None,
 ) -> DecisionRow:
     """The row of a decision and what came of it.
 
@@ -61,6 +62,7 @@ def decision_row(
       seconds: How long it took.
       cost: What its calls cost, as far as known.
       calls: The rows of its calls.
+      charged: What counts against the day of its key.
     """
     planner, panel = completion.planner, completion.asking.panel
     text = ""
@@ -102,5 +104,6 @@ def decision_row(
         promised=plan.promised,
         experiment=completion.experiment,
         unit=completion.unit_number,
+        charged=charged,
         calls=calls,
     )

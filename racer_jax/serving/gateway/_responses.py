@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway._audits import start_audit
+from racer_jax.serving.gateway._charging import give_back
 from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import GatewayError, bad_request
 from racer_jax.serving.gateway._exchange import (
@@ -75,6 +76,7 @@ class Responses:
             content, more_headers = work.result()
         finally:
             gone.cancel()
+            give_back(completion)
         return completion, stream, content, more_headers
 
     async def _answer(self, completion: Completion, seconds: float) -> Any:
@@ -94,6 +96,9 @@ class Responses:
             error.facts = completion.facts
             error.headers |= {k.decode(): v.decode() for k, v in completion.headers_of(error)}
             completion.finish(error.status)
+            raise
+        except Exception:
+            completion.finish(500)
             raise
         completion.finish(200)
         body, more_headers = completion.body()

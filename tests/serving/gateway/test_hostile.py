@@ -84,13 +84,13 @@ def test_a_header_may_be_in_utf_8(served):
 )
 def test_odd_numbers_of_tokens_cost_neither_the_answer_nor_money(served, upstreams, usage):
     upstreams.says["small"] = {**completion("A"), "usage": usage}
-    before = dict(served.gateway.spent)
+    before = dict(served.gateway.budgets.spent)
     response = served.chat("small hello")
     assert response.json["choices"][0]["message"]["content"] == "A"
     assert "x-racer-cost" not in response.headers
     stored = served.gateway.store.decision(response.json["id"]).result(10)
     assert stored["dollars"] is None
-    assert served.gateway.spent == before
+    assert served.gateway.budgets.spent == before
 
 
 def test_tokens_that_are_told_as_fractions_count(served, upstreams):

@@ -56,16 +56,16 @@ def test_nothing_is_deleted_by_a_clock_that_has_jumped(
 
 def test_a_budget_outlives_a_clock_that_jumps(served, clock):
     gateway = served.gateway
-    gateway.spend("bob", 3.0)
+    gateway.budgets.spend("bob", 3.0)
     for jump in (86400.0, _YEAR, 0.0):
         clock[0] = jump
-        gateway.spend("alice", 1.0)
-    assert gateway.spent_today("bob") == 3.0
+        gateway.budgets.spend("alice", 1.0)
+    assert gateway.budgets.today("bob") == 3.0
     for day in range(2, 40):  # nor are days kept for ever
         clock[0] = day * 86400.0
-        gateway.spend("alice", 1.0)
-    assert len({day for _, day in gateway.spent}) <= 6
-    gateway.spent.clear()
+        gateway.budgets.spend("alice", 1.0)
+    assert len({day for _, day in gateway.budgets.spent}) <= 6
+    gateway.budgets.spent.clear()
 
 
 def test_a_clock_that_goes_backwards_loses_no_row(start, clock, tmp_path):
