@@ -258,6 +258,8 @@ def _check_calibrate(arguments: argparse.Namespace) -> None:
         check_tables(arguments, "calibrate")
     elif description["calibration"] is None:
         raise _nothing_to_change(arguments.artefact)
+    elif arguments.loss not in (None, description["calibration"]["loss"]):
+        raise ValueError("another --loss needs logged answers to calibrate on")
 
 
 def _nothing_to_change(artefact: Path) -> DataError:
@@ -278,8 +280,6 @@ def calibrate(arguments: argparse.Namespace) -> None:
     if not arguments.path:
         if cascade.calibration is None:
             raise _nothing_to_change(arguments.artefact)
-        if arguments.loss not in (None, cascade.calibration.loss):
-            raise ValueError("another --loss needs logged answers to calibrate on")
         cascade_at_alpha = cascade.at(arguments.alpha)
     else:
         loss = arguments.loss or cascade.policy.loss

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from racer_jax.cli.before import (
     check_artefact_read,
+    check_installed,
     check_levels,
     check_lines,
     check_tables,
@@ -135,6 +136,7 @@ def _add_report(subparsers: Subparsers) -> None:
 def _check_report(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
     check_levels(alphas=arguments.alphas)
+    check_installed("plotly", "a report", "report")
     check_file(arguments.output, *PAGES, inputs=arguments.path)
     check_tables(arguments, "measure")
     check_artefact_read(arguments.artefact, "cascade")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,6 +14,7 @@ from racer_jax.cli import cascade_use
 from racer_jax.cli.before import (
     check_artefact_read,
     check_calibrated,
+    check_installed,
     check_levels,
     check_lines,
     check_models,
@@ -41,6 +43,7 @@ from racer_jax.cli.output import (
 )
 from racer_jax.cli.places import PAGES, check_file
 from racer_jax.cli.work_bar import work_bar
+from racer_jax.core.scalar_checks import check_count
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -174,8 +177,7 @@ def route(arguments: argparse.Namespace) -> None:
 
 def _source(arguments: argparse.Namespace) -> str | None:
     """Where the lines come from; None where the questions are arguments."""
-    if arguments.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    check_count("--batch", arguments.batch, most=sys.maxsize)
     source: str | None = arguments.input
     if source is None and arguments.text == ["-"]:
         return "-"
@@ -348,6 +350,7 @@ def _check_report(arguments: argparse.Namespace) -> None:
     if arguments.title is not None and not arguments.title.strip():
         raise ValueError("--title must not be empty")
     check_levels(alphas=arguments.alphas)
+    check_installed("plotly", "a report", "report")
     check_file(arguments.output, *PAGES, inputs=arguments.path)
     check_tables(arguments, "measure")
     if _is_of_a_cascade(arguments):
