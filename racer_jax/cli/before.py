@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,8 @@ def check_models(arguments: argparse.Namespace, artefact: Path) -> None:
 
     description = description_of(artefact)
     if description is not None:
-        Source.of(arguments).check_models(description["models"])
+        source = replace(Source.of(arguments), of_racer=description.get("kind") != "cascade")
+        source.check_models(description["models"])
 
 
 def check_lines(name: str | Path | None) -> None:
@@ -104,22 +106,23 @@ def check_artefact_read(path: Path, kind: str | None = None) -> dict[str, Any]:
     return checked_description(path, kind)
 
 
-def check_calibrated(path: Path) -> None:
-    """Refuses the artefact of a racer that has no threshold.
+def check_calibrated(path: Path, kind: str | None = None) -> None:
+    """Refuses the artefact of a racer, or of `kind`, that has no threshold.
 
     Use this when a command cannot do without one.
 
     Raises:
       DataError: If it has none; it says how to calibrate it.
     """
-    if check_artefact_read(path)["calibration"] is None:
-        raise not_calibrated(path)
+    if check_artefact_read(path, kind)["calibration"] is None:
+        raise not_calibrated(path, kind)
 
 
-def not_calibrated(path: Path) -> DataError:
+def not_calibrated(path: Path, kind: str | None = None) -> DataError:
     """The error for an artefact without a threshold. Use this when a command needs one."""
     problem = "this command needs a threshold: calibrate it first, for example: racer-jax "
-    problem += f"calibrate {shlex.quote(str(path))} TABLE --alpha 0.1 --unseen"
+    command = "calibrate" if kind is None else f"{kind} calibrate"
+    problem += f"{command} {shlex.quote(str(path))} TABLE --alpha 0.1 --unseen"
     return DataError(problem, path=path)
 
 

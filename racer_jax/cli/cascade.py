@@ -12,6 +12,7 @@ from racer_jax.cli.before import (
     check_artefact_read,
     check_form,
     check_levels,
+    check_models,
     check_tables,
 )
 from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
@@ -256,6 +257,7 @@ def _check_calibrate(arguments: argparse.Namespace) -> None:
     description = check_artefact_read(arguments.artefact, "cascade")
     if arguments.path:
         check_tables(arguments, "calibrate")
+        check_models(arguments, arguments.artefact)
     elif description["calibration"] is None:
         raise _nothing_to_change(arguments.artefact)
     elif arguments.loss not in (None, description["calibration"]["loss"]):

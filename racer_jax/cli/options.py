@@ -417,6 +417,12 @@ class Source:
                 "must be a score matrix (.npz), for an artefact made from scores, got another file",
                 path=self.name,
             )
+        if self.paths[0].is_file():
+            from racer_jax.data.formats._npz import open_npz
+
+            with open_npz(self.paths[0]) as archive:
+                for field in ("correct", "scores"):
+                    archive.require(field)
 
 
 def _without(models: Sequence[str]) -> str:

@@ -96,6 +96,7 @@ calibrate my.cascade t.csv --alpha 0.1                        | the artefact of 
 calibrate new.racer t.csv --from-scores --alpha 0.1           | must be a score matrix
 calibrate new.racer --from-scores --alpha 0.1                 | needs a score matrix
 calibrate new.racer absent.npz --from-scores --alpha 0.1      | absent.npz: file not found
+calibrate new.racer alone.npz --from-scores --alpha 0.1       | field 'correct': must be in the file
 extend absent.racer t.csv                                     | absent.racer: folder not found
 extend my.racer absent.csv                                    | absent.csv: file not found
 extend my.racer t.csv -o full                                 | got a folder with other files
@@ -127,6 +128,7 @@ report my.racer --data absent.csv                             | absent.csv: file
 report my.racer --data t.csv --output x.pdf                   | --output must end in .html
 report my.racer --data t.csv --title ""                       | --title must not be empty
 report my.racer --data t.csv --alphas 3                       | must be a number between 0 and 1
+report my.racer --data t.csv --models nobody                  | --models must name all models of the artefact
 report my.racer --data t.csv --sequential my.racer            | not of a Cascade
 report my.cascade --data t.csv --sequential my.cascade        | leave --sequential out
 report my.racer --data t.csv --sequential absent.cascade      | absent.cascade: folder not found
@@ -143,14 +145,21 @@ cascade calibrate my.cascade t.csv --alpha 2                  | --alpha must be 
 cascade calibrate my.cascade --alpha 0.1                      | has no calibration to change alpha of
 cascade calibrate my.cascade t.csv --alpha 0.1 --delta 3      | --delta must be a number between 0 and 1
 cascade calibrate my.racer t.csv --alpha 0.1                  | not of a Cascade
+cascade calibrate my.cascade t.csv --alpha 0.1 --models nobody | --models must name all models of the artefact
 cascade evaluate my.cascade absent.csv                        | absent.csv: file not found
 cascade evaluate my.cascade t.csv --alphas 3                  | must be a number between 0 and 1
 cascade evaluate my.racer t.csv                               | not of a Cascade
+cascade evaluate my.cascade t.csv --models nobody             | --models must name all models of the artefact
+cascade evaluate my.cascade t.csv --alphas 0.1                | racer-jax cascade calibrate my.cascade TABLE
 cascade report my.cascade --data absent.csv                   | absent.csv: file not found
 cascade report my.cascade --data t.csv --output x.pdf         | --output must end in .html
+cascade report my.cascade --data t.csv --models nobody        | --models must name all models of the artefact
+cascade report my.cascade --data t.csv --alphas 0.1           | racer-jax cascade calibrate my.cascade TABLE
+cascade report my.cascade --data t.csv --title ' '            | --title must not be empty
 cascade route my.cascade x                                    | answered in lines
 cascade route my.cascade --input absent.jsonl                 | absent.jsonl: file not found
 cascade route my.cascade --alpha 3                            | --alpha must be a number between 0 and 1
+cascade route my.cascade --alpha 0.1                          | racer-jax cascade calibrate my.cascade TABLE
 train t.csv -o new.cascade --sequential --batches 0           | --batches must be sizes of at least 1
 bound-check                                                   | name an ARTEFACT and a TABLE
 bound-check my.racer                                          | name an ARTEFACT and a TABLE
