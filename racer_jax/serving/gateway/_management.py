@@ -120,13 +120,12 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
     loaded, before = planner.loaded, gateway.previous.get(name)
     watched = gateway.monitors.of(name, loaded.checksum)
     num, lost = gateway.losses.get(name, (0, 0))
-    judged = watched.labels["judged"]
-    errors = watched.labels["judge_errors"]
-    alpha = float(loaded.alpha)
-    delivered = None
-    if judged:
-        delivered = min(alpha + upper_bound(errors, judged), 1.0)
-    with_lost = None
+    # Counted, and not alpha plus the errors of a vote or judge: a question that no model can answer
+    # may be no miss, and its answer is wrong all the same.
+    labels, delivered = watched.labels, None
+    if answers := labels.get("answers", 0):
+        delivered = upper_bound(labels["wrong_answers"], answers)
+    alpha, with_lost = float(loaded.alpha), None
     if num:
         with_lost = min(alpha + upper_bound(lost, num), 1.0)
     return {

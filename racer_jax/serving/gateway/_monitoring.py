@@ -66,8 +66,8 @@ class Watched:
       live: Top scores that will choose the bins of a group without any in the calibration.
       top_scores: The test of exchangeability, by group, as soon as it has bins.
       labels: Audited requests whose set had a promise, and those of them with a label; misses;
-        wrong answers though the set held a right one; and, apart from all these, audited requests
-        whose set had no promise.
+        wrong answers though the set held a right one; answers shown, and the wrong ones of them;
+        and, apart from all these, audited requests whose set had no promise.
       alarm_times: Seconds since 1970 of the request or label that raised an alarm, by its kind.
       users: What users said: number, and how many were wrong. It feeds no test.
     """
@@ -363,8 +363,12 @@ class Monitors:
         correct = content.get("correct")
         if correct is not None and label.answered in correct:
             covered = any(correct.get(model) for model in msgspec.json.decode(label.decided))
-            watched.labels["judged"] += 1
-            watched.labels["judge_errors"] += covered and not correct[label.answered]
+            counts, wrong = watched.labels, not correct[label.answered]
+            counts["judged"] += 1
+            counts["judge_errors"] += covered and wrong
+            # An older version did not count these: they begin where they are first there.
+            counts["answers"] = counts.get("answers", 0) + 1
+            counts["wrong_answers"] = counts.get("wrong_answers", 0) + wrong
         alpha = label.alpha
         monitor = watched.risk.get(alpha)
         if monitor is None:
