@@ -37,7 +37,7 @@ from racer_jax.serving.gateway._panel import Asking
 from racer_jax.serving.gateway._planning import Plan, Planner
 from racer_jax.serving.gateway._queries import PREFIX, Query
 from racer_jax.serving.gateway._recording import call_rows, decision_row
-from racer_jax.serving.gateway._replies import Usage
+from racer_jax.serving.gateway._replies import Usage, choices_of
 from racer_jax.serving.gateway._verifying import until_accepted, verifier_of
 from racer_jax.serving.gateway.core import Gateway
 
@@ -338,15 +338,7 @@ class Completion:
         if len(answer.replies) == 1:
             shown = {**answer.replies[0].fields, **shown}
         elif answer.replies:
-            shown["choices"] = [
-                {
-                    "index": i,
-                    "message": reply.message,
-                    "finish_reason": reply.finish_reason,
-                    "racer_model": reply.model,
-                }
-                for i, reply in enumerate(answer.replies)
-            ]
+            shown["choices"] = choices_of(answer.replies)
         else:
             refusal = refusal_text(self._plan.alpha)
             message = {"role": "assistant", "content": None, "refusal": refusal}
