@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from racer_jax._distribution import install_command
+from racer_jax._files import check_folder
 from racer_jax.cli.before import check_artefact_read, check_calibrated, check_levels
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
-from racer_jax.cli.places import add_overwrite, check_artefact, check_folder
+from racer_jax.cli.places import add_overwrite, check_artefact
 
 if TYPE_CHECKING:
     from racer_jax.serving.gateway._since import Since

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway._answers import (
+    NOT_SAFE,
     Answer,
     abstained_error,
     ask_all,
@@ -206,6 +207,7 @@ class Completion:
             self.answer = await self._ask(plan)
         if self.answer.abstained:
             plan.reason = "abstain"
+            plan.void += [NOT_SAFE] if self.on_abstain == "fallback" else []
             self.answer = await self._abstain()
         return self.answer
 
@@ -249,10 +251,9 @@ class Completion:
         planner, query = self.planner, self.query
         assert planner is not None
         assert planner.loaded.cascade is not None
-        upstreams = self.gateway.upstreams
 
         def dead(model: str) -> bool:
-            breaker = upstreams[model].breaker
+            breaker = self.gateway.upstreams[model].breaker
             return breaker.is_open and not breaker.is_due
 
         text = query.text(planner.route.view)
@@ -270,8 +271,7 @@ class Completion:
             raise abstained_error(plan.alpha)
         if self.on_abstain == "refusal":
             return Answer([])
-        fallback = self.fallback()
-        panel = self.asking.panel
+        fallback, panel = self.fallback(), self.asking.panel
         if fallback in panel.replies:
             return Answer([panel.replies[fallback]])
         return await ask_all(self.asking, (fallback,))

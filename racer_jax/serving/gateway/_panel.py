@@ -15,6 +15,7 @@ from racer_jax.serving.gateway._spans import (
     note,
     note_messages,
 )
+from racer_jax.serving.gateway._tasks import started
 from racer_jax.serving.gateway._upstream import Upstream
 
 _PROVIDER = "openai"  # the protocol that upstreams speak
@@ -134,7 +135,7 @@ class Asking:
           The models in the order in which they answer or fail.
         """
         self.total += len(models)
-        tasks = {asyncio.ensure_future(self.one(model)): model for model in models}
+        tasks = {started(self.one(model)): model for model in models}
         try:
             yield _AsTheyCome(tasks, self._take)
         finally:

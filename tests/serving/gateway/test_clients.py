@@ -242,6 +242,30 @@ def test_a_cascade_goes_on_without_a_model_that_fails(cascaded, upstreams):
     gateway.gateway.upstreams[first].breaker.succeeded()
 
 
+@pytest.mark.parametrize(
+    ("on_abstain", "status", "guarantee"),
+    [("fallback", 200, "void"), ("refusal", 200, "holds"), ("error", 422, "holds")],
+)
+def test_a_fallback_is_no_answer_that_a_cascade_promises(
+    cascaded, start, tmp_path, upstreams, on_abstain, status, guarantee
+):
+    """At most alpha of the answers given are wrong: one that is not safe was not to be given."""
+    cascade, gateway = cascaded
+    rows = answered_table(300, seed=4, groups=True).select(slice(200, 300))
+    cascade.calibrate(rows, 0.01, loss="wrong").save(tmp_path / "wrong.cascade")
+    path, group = str(tmp_path / "wrong.cascade"), cascade.policy.groups[0]
+    gateway = start(
+        scripted=False,
+        models={name: {"base_url": upstreams.url, "tries": 1} for name in cascade.models},
+        routes={"my": {"artefact": path, "group": group, "on_abstain": on_abstain}},
+    )
+    upstreams.says.update(zip(cascade.models, "ABCDA", strict=True))
+    got = gateway.chat("which?")
+    assert got.status == status
+    assert got.headers["x-racer-reason"] == "abstain"
+    assert got.headers["x-racer-guarantee"] == guarantee
+
+
 def test_the_command_prints_a_schema_and_a_key(capsys):
     assert main(["serve", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out) == json_schema()

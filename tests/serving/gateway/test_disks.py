@@ -241,14 +241,14 @@ def test_a_log_that_a_reader_made_long_is_cut(tmp_path):
 
 @pytest.mark.parametrize("num", [0, 1, 2, 35, 36, 37, 200])
 def test_rows_are_inserted_as_they_are_however_many(num):
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute("create table t (a integer, b real, c text, d blob)")
     rows = [(i, i / 3, None if i % 5 else f"é{i}", bytes([i])) for i in range(num)]
     statements = []
-    connection.set_trace_callback(statements.append)
-    insert_rows(connection, "t", ("a", "b", "c", "d"), rows)
-    connection.set_trace_callback(None)
-    assert connection.execute("select * from t order by rowid").fetchall() == rows
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("create table t (a integer, b real, c text, d blob)")
+        connection.set_trace_callback(statements.append)
+        insert_rows(connection, "t", ("a", "b", "c", "d"), rows)
+        connection.set_trace_callback(None)
+        assert connection.execute("select * from t order by rowid").fetchall() == rows
     assert len(statements) == num.bit_count()  # 200 rows are 800 values, fewer than 999
 
 

@@ -13,7 +13,9 @@ import pytest
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.racer.artefact import read
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway import GatewayError
 from racer_jax.serving.gateway._batcher import Routed
 from racer_jax.serving.gateway._identifiers import signed
 from racer_jax.serving.gateway._loaded import Loaded
@@ -321,7 +323,7 @@ class Asked:
         return self.texts[0]
 
 
-def plan_of(racer, group, dead=(), **options):
+def plan_of(racer, group, dead=(), alarm=False, **options):
     """The plan of a route with an artefact, and the racer that decided."""
     loaded = Loaded(
         path="my.racer", checksum=ARTEFACT, models=racer.models, alpha=racer.alpha,
@@ -333,7 +335,7 @@ def plan_of(racer, group, dead=(), **options):
         loaded.keep_live(alpha, dead, loaded.calibrate_live(alpha, dead))
 
     planner = Planner("my", Route(artefact="my.racer", **options), loaded, {}, Deciding())
-    situation = Situation(frozenset(dead), False, calibrate)
+    situation = Situation(frozenset(dead), alarm, calibrate)
     plan = asyncio.run(planner.plan(Asked(group), situation))
     return plan, loaded.live(racer.alpha, frozenset(dead))[1] if dead else racer
 
@@ -369,3 +371,23 @@ def test_all_models_keep_no_promise_where_a_hopeless_question_is_a_miss(artefact
     assert "no model can answer counts as a miss" in plan.void[0]
     plan, _ = plan_of(racer, "unheard of", on_unknown_group="pooled")
     assert not plan.promised
+
+
+def test_an_artefact_that_caps_its_sets_is_kept_for_unknown_groups_and_alarms(artefacts):
+    """It says that no query calls more than two models; two of three promise nothing."""
+    table = table_of(np.random.default_rng(6), 60).table
+    bare = Racer.load(artefacts / "bare.racer")
+    racer = bare.calibrate(table, 0.6, max_models=2, allow_overlap=True)
+    racer = replace(racer, calibration=replace(racer.calibration, num_overlap=0))
+    assert "No query calls more than 2 models" in racer.guarantee()
+    plan, _ = plan_of(racer, "unheard of")
+    assert len(plan.models) == 2
+    assert plan.models == plan.decided == plan.routed.decision.models
+    with pytest.warns(UnknownGroupWarning, match="no more than 2 models may be called, with no"):
+        assert set(plan.models) == set(racer.route("sum prime ?", "unheard of").models)
+    assert not plan.promised
+    assert "allows 2 of 3 models" in plan.void[0]
+    with pytest.raises(GatewayError, match="no calibration query was of the group"):
+        plan_of(racer, "unheard of", max_models=1)
+    plan, _ = plan_of(racer, "a", alarm=True, on_alarm="call_all")
+    assert len(plan.models) == 2

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -172,7 +173,7 @@ def test_a_check_writes_nothing(tmp_path, upstreams, artefacts, capsys, monkeypa
     command = ["serve", str(config), "--check"]
     assert main(command) == 0
     assert not state.exists()
-    with sqlite3.connect(state) as connection:
+    with closing(sqlite3.connect(state)) as connection, connection:
         connection.execute("create table meta (name text primary key, value text)")
         connection.execute("insert into meta values ('format', '99')")
     assert main(command) == 1
