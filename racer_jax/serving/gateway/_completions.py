@@ -17,7 +17,6 @@ from racer_jax.serving.gateway._answers import (
 )
 from racer_jax.serving.gateway._arms import arm_of, number_of_unit
 from racer_jax.serving.gateway._budgets import Reservation
-from racer_jax.serving.gateway._cache import key_of
 from racer_jax.serving.gateway._charging import charge, reservation
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
@@ -32,6 +31,7 @@ from racer_jax.serving.gateway._facts import (
 from racer_jax.serving.gateway._facts import reason as reason_of
 from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
+from racer_jax.serving.gateway._keeping import kept_as
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._loaded import calibration_of
 from racer_jax.serving.gateway._panel import Asking
@@ -185,7 +185,8 @@ class Completion:
         Raises:
           GatewayError: If there is no answer.
         """
-        plan, key = self._plan, self._cache_key()
+        plan = self._plan
+        key, cache_seconds = kept_as(self)
         if key is not None:
             earlier = self.gateway.cache.get(key)
             self.cached = "miss" if earlier is None else "hit"
@@ -194,7 +195,7 @@ class Completion:
                 return self.answer
         self.answer = await self._answered(plan)
         if key is not None and self.answer.replies and not self.asking.panel.failed:
-            self.gateway.cache.put(key, self._cache_seconds, (self.answer, self.asking.panel))
+            self.gateway.cache.put(key, cache_seconds, (self.answer, self.asking.panel))
         return self.answer
 
     async def _answered(self, plan: Plan) -> Answer:
@@ -292,21 +293,6 @@ class Completion:
         assert self.plan is not None
         return self.plan
 
-    @property
-    def _cache_seconds(self) -> float:
-        return 0.0 if self.planner is None else self.planner.route.cache_seconds or 0.0
-
-    def _cache_key(self) -> bytes | None:
-        """What stands for requests whose answer is the same; None where it need not be."""
-        query, planner = self.query, self.planner
-        if not self._cache_seconds or planner is None or self._plan.mode == "cascade":
-            return None
-        if query.stream or "tools" in query.needs or not query.is_greedy:
-            return None
-        plan, loaded = self._plan, planner.loaded
-        about = (planner.name, loaded.checksum, self.client.name, plan.alpha, plan.mode)
-        return key_of(query.fields, *about, self.on_abstain, *plan.models, *plan.void)
-
     # --- what the client gets ---------------------------------------------------------------------
 
     @property
@@ -355,6 +341,24 @@ class Completion:
     def headers(self, guarantee: str | None = None) -> Headers:
         """What the headers say of the decision, once there is one."""
         return headers(self.facts, self.overhead(), guarantee)
+
+    @property
+    def seconds(self) -> float:
+        """The time that the answer may take."""
+        most = self.gateway.settings.server.deadline_seconds
+        limit_ms = self.query.options.deadline_ms
+        # It may be beyond any float.
+        return most if limit_ms is None or limit_ms >= most * 1000 else limit_ms / 1000
+
+    def has_failed(self, error: GatewayError) -> None:
+        """Says with an error what was decided, and that the promise does not hold.
+
+        An abstention is an answer that the promise is about; of any other error it says nothing.
+        """
+        abstained = error.type == "racer_abstained"
+        if self.plan is not None and not abstained and self.facts["guarantee"] == "holds":
+            self.plan.void.append("the request has no answer")
+        error.facts = self.facts
 
     def headers_of(self, error: GatewayError) -> Headers:
         """The headers of an error; one that comes before a decision says why there is none."""
