@@ -17,6 +17,7 @@ from racer_jax.serving.gateway._answers import (
 )
 from racer_jax.serving.gateway._arms import arm_of, number_of_unit
 from racer_jax.serving.gateway._budgets import Reservation
+from racer_jax.serving.gateway._cascades import check_limits
 from racer_jax.serving.gateway._charging import charge, reservation
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
@@ -152,6 +153,7 @@ class Completion:
                 "a cascade answers plain text alone: no tools, formats, images or n",
             )
         planner.mode(query)
+        check_limits(query.options, loaded)
         group, _ = planner.group(query)
         if group == "multi_turn" and (loaded.groups is None or group not in loaded.groups):
             group = None
@@ -173,7 +175,9 @@ class Completion:
         if key in sessions:
             plan.models, plan.abstained = sessions[key], not sessions[key]
             plan.void.append("the models of the conversation's first turn were kept")
-        elif len(sessions) >= _PINNED_SESSIONS:
+            planner.fit(plan, self.query)  # the limits are those of this turn
+            return
+        if len(sessions) >= _PINNED_SESSIONS:
             sessions.pop(next(iter(sessions)))
         sessions[key] = plan.models
 

@@ -49,6 +49,7 @@ class Usage(msgspec.Struct):
 _MOST_TOKENS = 10**12
 _MOST_DOLLARS = 1e9
 _fields = msgspec.json.Decoder(Fields)
+_NULL = msgspec.Raw(b"null")
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _choices = msgspec.json.Decoder(list[Choice])
 _message = msgspec.json.Decoder(_Message)
@@ -158,6 +159,9 @@ def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
     choices = _choices.decode(fields.get("choices", b"[]"))
     if not choices:
         raise msgspec.ValidationError("a completion must have a choice")
+    # Some upstreams say with a status of success that they failed, as streams do within a chunk.
+    if fields.get("error", _NULL) != _NULL or choices[0].finish_reason == "error":
+        raise msgspec.ValidationError("a completion must not hold an error")
     message = message_of(choices[0].message)
     for choice in choices[1:]:  # one that cannot be read would be noticed while it is streamed
         message_of(choice.message)
