@@ -99,7 +99,8 @@ class Chat:
         try:
             await self._answer(completion, answering)
         except asyncio.CancelledError:
-            if not client.gone:
+            if not client.gone:  # the server ends: what was called is recorded all the same
+                completion.finish(GONE, answering.usage)
                 raise
             client.noticed()
             completion.finish(GONE, answering.usage)
@@ -111,10 +112,7 @@ class Chat:
 
     async def _answer(self, completion: Completion, answering: "_Answering") -> None:
         """Answers within the deadline."""
-        seconds = self._gateway.settings.server.deadline_seconds
-        limit_ms = completion.query.options.deadline_ms
-        if limit_ms is not None and limit_ms < seconds * 1000:  # it may be beyond any float
-            seconds = limit_ms / 1000
+        seconds = completion.seconds
         completion.asking.traced = is_traced(completion.parent_span)
         if not completion.asking.traced:
             await self._within(seconds, completion, answering)
@@ -182,15 +180,8 @@ class _Answering:
             await self._stream()
 
     async def fail(self, error: GatewayError) -> None:
-        """Sends an error: as the response, or as an event where a stream has begun.
-
-        An abstention is an answer that the promise is about; of any other error it says nothing.
-        """
-        plan = self._completion.plan
-        abstained = error.type == "racer_abstained"
-        if plan is not None and not abstained and self._completion.facts["guarantee"] == "holds":
-            plan.void.append("the request has no answer")
-        error.facts = self._completion.facts
+        """Sends an error: as the response, or as an event where a stream has begun."""
+        self._completion.has_failed(error)
         if not self._begun:
             self.ended = True
             await respond_error(self._send, error, self._completion.headers_of(error))

@@ -13,6 +13,7 @@ from racer_jax.serving.gateway.settings import Model, Route
 
 # Bytes of a prompt, as JSON, that make a token: about so in English, fewer elsewhere.
 _BYTES_OF_A_TOKEN = 4
+_MOST_TOKENS = 10**12
 _LIMITS = ("max_completion_tokens", "max_tokens")
 
 
@@ -32,7 +33,7 @@ def expected_costs(
     """
     known = costs_of(loaded)
     tokens = len(bytes(query.fields.get("messages", b""))) / _BYTES_OF_A_TOKEN
-    longest = _longest_answer(query)
+    longest, num = _longest_answer(query), _num_answers(query)
     costs: dict[str, float | None] = {}
     for name in loaded.models:
         model = models[name]
@@ -40,7 +41,7 @@ def expected_costs(
         answer = known.get(name)
         if answer is None and model.dollars_out is not None and longest is not None:
             answer = longest * model.dollars_out / 1e6
-        costs[name] = None if answer is None else prompt + answer
+        costs[name] = None if answer is None else prompt + num * answer
     return costs
 
 
@@ -86,8 +87,7 @@ def most_of_calls(
       picks: Whether the judge answers with a number alone.
     """
     prompt = sum(map(len, query.fields.values()))
-    num = query.value("n")
-    num = num if isinstance(num, int) and num > 1 else 1
+    num = _num_answers(query)
     total, is_most = 0.0, not query.needs & BESIDE_TEXT
     candidates = 0
     for name in calls:
@@ -122,7 +122,9 @@ def estimated(
     prompt = sum(map(len, query.fields.values())) / _BYTES_OF_A_TOKEN
     unsaid = Counter(begun)
     for row in calls:
-        is_known = row.dollars is not None if row.outcome == "ok" else not answers.get(row.model)
+        is_known = row.dollars is not None
+        if row.outcome != "ok":
+            is_known |= not answers.get(row.model)
         if is_known and row.outcome != "cancelled":
             unsaid[row.model] -= 1
     prices = (
@@ -142,8 +144,15 @@ def _price(model: Model, prompt: float, answer: float) -> float:
     return (prompt * (model.dollars_in or 0.0) + answer * (model.dollars_out or 0.0)) / 1e6
 
 
+def _num_answers(query: Query) -> int:
+    """How many answers a request asks of each model."""
+    num = query.value("n")
+    return min(num, _MOST_TOKENS) if isinstance(num, int) and num > 1 else 1
+
+
 def _longest_answer(query: Query) -> int | None:
     """Tokens that an answer may have, where the request says it."""
     limits = [query.value(name) for name in _LIMITS]
     whole = [n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0]
-    return max(whole, default=None)  # some models know one of them alone
+    # Some models know one of them alone; and no number may be beyond any float.
+    return min(max(whole), _MOST_TOKENS) if whole else None

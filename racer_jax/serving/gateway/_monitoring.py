@@ -322,6 +322,8 @@ class Monitors:
             watched.top_scores[group] = ExchangeabilityMonitor.over(
                 live, level=watched.level_of_groups, seed=seed
             )
+        elif enough:  # all are the same: no bins can be chosen, and more of them say no more
+            del live[0]
 
     def _fold_labels(self, connection: Connection) -> None:
         query = (

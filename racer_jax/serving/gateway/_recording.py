@@ -38,9 +38,14 @@ def call_rows(
         return CallRow(model, "ok", seconds, used.prompt_tokens, used.completion_tokens, price)
 
     rows = [row(m, r.usage, r.seconds, prices[m]) for m, r in panel.replies.items()]
-    for model, used in (*panel.extra.items(), *streamed.items()):
+    passed = {model: used for model, used in streamed.items() if model not in panel.failed}
+    for model, used in (*panel.extra.items(), *passed.items()):
         rows.append(row(model, used, 0.0, dollars(used, models[model])))
-    rows += [CallRow(model, error.reason) for model, error in panel.failed.items()]
+    for model, error in panel.failed.items():  # a stream that ended badly may have said its usage
+        used = streamed.get(model, Usage())
+        lost = row(model, used, 0.0, dollars(used, models[model]))
+        lost.outcome = error.reason
+        rows.append(lost)
     return rows + [CallRow(model, "cancelled") for model in panel.cancelled]
 
 

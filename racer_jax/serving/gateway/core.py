@@ -16,6 +16,7 @@ from racer_jax.racer.signatures import SIGNATURE
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
 from racer_jax.serving.gateway._budgets import SECONDS_OF_A_DAY, Budgets, Spent, spent_today
 from racer_jax.serving.gateway._cache import Cache
+from racer_jax.serving.gateway._cascades import check_route
 from racer_jax.serving.gateway._costs import check_costs
 from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._errors import GatewayError, busy, unwritten
@@ -173,6 +174,7 @@ class Gateway:
             loaded = load(self.settings.routes[name], self.settings.trusted_keys)
             check_pool(loaded, self.settings.models)
             check_group(loaded, name, self.settings.routes[name].group)
+            check_route(loaded, name, self.settings.routes[name])
             check_costs(loaded, self.settings.routes[name], self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)
