@@ -79,7 +79,7 @@ DECISION_COLUMNS = (
 # Those that tables of older versions lack: empty in their rows.
 _NEW_COLUMNS = {
     "decision": {"promised": "integer", "experiment": "text", "unit": "integer"},
-    "feedback": {"completes": "integer"},  # the place of an earlier label that said less
+    "feedback": {"completes": "integer"},  # the label after which it counts as said, if not itself
 }
 _WRITTEN = (
     "insert into meta values ('written', ?) on conflict (name) do update set value = excluded.value"
