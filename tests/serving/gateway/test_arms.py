@@ -123,7 +123,6 @@ def test_users_with_many_labels_make_no_difference_of_equal_routes(tmp_path):
     store.close()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("first", [{"missed": 0}, {"answer_correct": 0}])
 def test_the_first_label_of_a_unit_stays_the_first(tmp_path, first):
     """Else what was counted could still change, and no test of it would hold at any time."""
@@ -143,6 +142,7 @@ def test_the_first_label_of_a_unit_stays_the_first(tmp_path, first):
     store.close()
 
 
+@pytest.mark.long
 def test_an_experiment_is_run_and_compared(experiment, capsys):
     ask = experiment.chat
     arms = {}
