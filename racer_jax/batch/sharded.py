@@ -48,7 +48,12 @@ def _keys(critical: ArrayLike) -> np.ndarray:
     values = np.asarray(given("critical scores", critical))
     if not jnp.issubdtype(values.dtype, jnp.floating):  # bfloat16 is of no kind of NumPy's
         raise TypeError(f"critical scores must be floating, got dtype {values.dtype}")
-    values = values.astype(np.float32).ravel()
+    exact = values.ravel()
+    with np.errstate(over="ignore"):  # beyond every float32 is infinite
+        values = exact.astype(np.float32)
+        # Up: an engine may compare the scores as they are with the threshold.
+        if exact.dtype.itemsize > 4 and (below := values < exact).any():
+            values[below] = np.nextafter(values[below], np.float32(np.inf))
     if np.isnan(values).any():
         raise ValueError("critical scores must not be NaN")
     bits = np.where(values == 0, np.float32(0), values).view(np.uint32)
@@ -62,7 +67,7 @@ def count_buckets(critical: ArrayLike) -> np.ndarray:
     Use this when an engine maps a function over shards and adds up the results.
 
     Args:
-      critical: Critical scores of the shard, floating; float64 is rounded to float32.
+      critical: Critical scores of the shard, floating; float64 is rounded up to float32.
 
     Raises:
       TypeError: If they are not floating.
@@ -157,6 +162,9 @@ def threshold_in_bucket(counts: np.ndarray, bucket: Bucket) -> np.float32:
 
 def threshold_of_shards(shards: Callable[[], Iterable[ArrayLike]], alpha: Level) -> np.float32:
     """The threshold that `calibrate` gives for all critical scores together.
+
+    Scores of float64 are rounded up to float32, so that each of them that the threshold counted as
+    covered is at most the threshold, in whatever precision the two are compared.
 
     Use this when the scores stand in several files, or are more than memory holds, and one machine
     reads them; on an engine, map the counting functions over the shards yourself.

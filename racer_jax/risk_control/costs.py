@@ -246,7 +246,8 @@ def calibrate_budget(
     >>> calibrate_budget(nonconformity, [1.0, 2.0], 2.6).threshold  # at .3 every query costs 3
     0.20000000298023224
     """
-    value = on_host(nonconformity)
+    # As `prediction_sets` reads it: models that tie there enter together, whatever float64 says.
+    value = on_host(as_array("nonconformity", nonconformity))
     check_no_nan("nonconformity", value)
     if value.ndim != 2 or value.shape[1] < 2 or not len(value):
         raise ValueError(

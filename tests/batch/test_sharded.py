@@ -123,8 +123,12 @@ def test_what_calibrate_takes_is_taken(held_as, alpha):
     critical = held_as(np.random.default_rng(1).random(120).astype(np.float32))
     shards = [critical[:1], critical[1:1], critical[1:77], critical[77:]]
     native = np.asarray(critical)
-    expected = racer_jax.calibrate(native.astype(native.dtype.newbyteorder("=")), alpha)
-    assert threshold_of_shards(lambda: shards, alpha) == np.float32(expected)
+    expected = np.float32(racer_jax.calibrate(native.astype(native.dtype.newbyteorder("=")), alpha))
+    if native.dtype == np.float64:  # rounded up, and not to the nearest
+        exact = reference(native, alpha)
+        at_most = np.float32([expected, np.nextafter(expected, np.float32(np.inf))])
+        expected = at_most[np.searchsorted(at_most.astype(np.float64), exact)]
+    assert threshold_of_shards(lambda: shards, alpha) == expected
 
 
 def test_counts_that_were_not_added_up_are_refused():
@@ -146,3 +150,13 @@ def test_ten_million_rows_of_a_hundred_shards(alpha):
     everything = np.concatenate(list(shards()))
     place = len(everything) - int(miss_budget(alpha, len(everything))) - 1
     assert threshold_of_shards(shards, alpha) == np.partition(everything, place)[place]
+
+
+@pytest.mark.parametrize("score", [0.7, 0.1, -0.7, 1e-320, 1e300, -1e300, 0.5])
+def test_scores_of_an_engine_are_covered_as_they_are_counted(score):
+    """0.7 as a float32 is below 0.7: every row with that score would be missed."""
+    shards = [np.full(10, score), np.array([score + 1.0])]
+    threshold = threshold_of_shards(lambda: shards, 0.2)
+    assert (np.float64(threshold) >= np.float64(score)).all()
+    with np.errstate(over="ignore"):
+        assert np.float64(np.nextafter(threshold, np.float32(-np.inf))) < score

@@ -219,7 +219,6 @@ def test_grades_of_another_scale_give_the_same_thresholds():
     assert calibrate_loss(scaled, 2.5).value == calibrate_loss(plain, 0.25).value
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize("highest", ["0.3", "0.7", "3"])
 @pytest.mark.parametrize("against", ["perfect", "pool"])
@@ -232,6 +231,7 @@ def test_a_loss_is_within_its_bound_in_every_dtype(dtype, highest, against):
     assert loss.full.tolist() == [0.0] * 4
 
 
+@pytest.mark.long
 def test_sums_stay_exact_where_32_bits_overflow():
     """A million queries of the loss .3: the sum of ticks is far beyond an int32."""
     num = 1_000_000

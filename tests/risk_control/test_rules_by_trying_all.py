@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import binom
 
+from racer_jax.core.prediction_sets import prediction_sets
 from racer_jax.core.proportions import clopper_pearson_upper
 from racer_jax.core.risk_levels import miss_budget
 from racer_jax.risk_control import (
@@ -216,6 +217,15 @@ def test_the_smallest_level_has_a_threshold():
             exact = Fraction(misses + 1, num + 1)
             assert exact <= Fraction(str(result.alpha)) < exact + Fraction(1, 10**15)
             assert miss_budget(result.alpha, num) == misses
+
+
+def test_a_budget_is_kept_by_the_sets_that_are_made():
+    # Different in float64, and one number in the float32 of the sets: all enter together.
+    entries = np.column_stack([0.5 + 1e-12 * np.arange(20), np.full(20, -inf)])
+    result = calibrate_budget(entries, [1.0], 0.5)
+    called = np.asarray(prediction_sets(entries, result.threshold))[:, :-1]
+    assert (called.sum() + result.bound) / 21 <= 0.5
+    assert called.mean() == result.mean_cost == 0
 
 
 # --- selective risk -------------------------------------------------------------------------------

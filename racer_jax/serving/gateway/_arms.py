@@ -268,14 +268,15 @@ def _arm(
         "and d.experiment = ? and d.seq > ?",
         drawn,
     ).fetchone()
-    # A label that says more than one before it keeps the place of that one.
+    # A label that says more than one before it keeps the place of that one, if that one said
+    # whether the answer was right: the first label of a unit never becomes another.
     place = "f.seq"
     if "completes" in columns_of(connection, "feedback"):  # an older version kept none
         place = "coalesce(f.completes, f.seq)"
     rows = connection.execute(
         "select f.source, f.content, d.answered, d.audited, d.unit from feedback f "
         "join decision d on d.id = f.decision where d.route = ? and d.experiment = ? "
-        f"and d.seq > ? order by {place}",
+        f"and d.seq > ? order by {place}, f.seq desc",
         drawn,
     ).fetchall()
     labels: dict[int, bool] = {}

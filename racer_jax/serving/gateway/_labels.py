@@ -69,8 +69,11 @@ def keep_feedback(connection: Connection, entry: Feedback, retention: float) -> 
         check_together(entry, whole, decided, answered, pool)
         content = text_of(whole)
         if says_miss(earlier, pool):  # the monitors have counted it, and may not do so again
-            changed = "update feedback set content = ? where seq = ?"
-            connection.execute(changed, [content, completes])
+            place = None
+            if not says_answer(earlier, answered):  # that is said only now, after all labels so far
+                (place,) = connection.execute("select max(seq) from feedback").fetchone()
+            changed = "update feedback set content = ?, completes = coalesce(?, completes) "
+            connection.execute(f"{changed}where seq = ?", [content, place, completes])
             return True
         connection.execute("delete from feedback where seq = ?", [completes])
     else:
@@ -127,6 +130,11 @@ def completed(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, An
 def says_miss(content: Mapping[str, Any], pool: Collection[str]) -> bool:
     """Whether a label says that the set missed, or that it did not."""
     return "missed" in content or set(pool) <= set(content.get("correct", ()))
+
+
+def says_answer(content: Mapping[str, Any], answered: str) -> bool:
+    """Whether a label says if the answer that was shown is right."""
+    return "answer_correct" in content or answered in content.get("correct", ())
 
 
 def check_together(

@@ -48,7 +48,7 @@ DECISION_COLUMNS = (
 # Those that tables of older versions lack: empty in their rows.
 _NEW_COLUMNS = {
     "decision": {"promised": "integer", "experiment": "text", "unit": "integer", "charged": "real"},
-    "feedback": {"completes": "integer"},  # the place of an earlier label that said less
+    "feedback": {"completes": "integer"},  # the label after which it counts as said, if not itself
 }
 CALL_COLUMNS = (
     "decision", "model", "outcome", "seconds", "prompt_tokens", "completion_tokens", "dollars",

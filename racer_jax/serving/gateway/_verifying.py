@@ -1,8 +1,9 @@
 """One model after another until a test accepts an answer: the way of answering for code and proofs.
 
 The models of the set are called in the order of their plausibility. A test that accepts right
-answers alone keeps the promise of the set for the answer that is shown, with fewer calls: the set
-holds a right answer at a risk of alpha, and what is accepted before the set is used up is right.
+answers alone keeps the promise of the set with fewer calls: what is accepted before the set is used
+up is right. If it accepts every right answer too, the promise is one for the answer that is shown;
+of a test that rejects some, the answer shown may be wrong though the set held a right one.
 """
 
 import asyncio

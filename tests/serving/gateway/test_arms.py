@@ -123,6 +123,25 @@ def test_users_with_many_labels_make_no_difference_of_equal_routes(tmp_path):
     store.close()
 
 
+@pytest.mark.parametrize("first", [{"missed": 0}, {"answer_correct": 0}])
+def test_the_first_label_of_a_unit_stays_the_first(tmp_path, first):
+    """Else what was counted could still change, and no test of it would hold at any time."""
+    path = tmp_path / "gateway.db"
+    store = Store(str(path), 1e12)
+    facts = {"pool": ("a", "b"), "decided": ("a", "b"), "audited": True, "experiment": "trial"}
+    for name, route, unit in (("d1", "old", 1), ("d2", "old", 1), ("d3", "new", 2)):
+        store.add(DecisionRow(name, 1.0, route, answered="a", unit=unit, **facts))
+    wrong, right = {"a": 0, "b": 1}, {"a": 1, "b": 1}
+    for name, label in (("d1", first), ("d2", {"correct": right}), ("d3", {"correct": right})):
+        store.feedback(Feedback(id=name, source="audit", **label)).result(10)
+    before = compare(path, "old", "new").arms[0]
+    # What was shown for d1 was wrong: known from its first label on, or after that of d2.
+    assert (before.num, before.right) == (1, int("missed" in first))
+    store.feedback(Feedback(id="d1", source="audit", correct=wrong)).result(10)
+    assert compare(path, "old", "new").arms[0] == before
+    store.close()
+
+
 @pytest.mark.long
 def test_an_experiment_is_run_and_compared(experiment, capsys):
     ask = experiment.chat
