@@ -87,7 +87,7 @@ class Budgets:
             raise GatewayError(
                 429,
                 "insufficient_quota",
-                f"this key may spend {limit:g} dollars a day (UTC), and has",
+                f"this key may spend {limit:g} dollars a day (UTC), and has spent them",
                 code="racer_budget",
             )
 

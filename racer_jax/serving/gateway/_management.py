@@ -153,14 +153,13 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
     loaded, before = planner.loaded, gateway.previous.get(name)
     watched = gateway.monitors.of(name, loaded.checksum)
     num, lost = gateway.losses.get(name, (0, 0))
-    unreadable = watched.labels["unreadable"]  # each may say that the judge was wrong
-    judged = watched.labels["judged"] + unreadable
-    errors = watched.labels["judge_errors"] + unreadable
-    alpha = float(loaded.alpha)
-    delivered = None
-    if judged:
-        delivered = min(alpha + upper_bound(errors, judged), 1.0)
-    with_lost = None
+    # Counted, and not alpha plus the errors of a vote or judge: a question that no model can answer
+    # may be no miss, and its answer is wrong all the same.
+    labels, delivered = watched.labels, None
+    unreadable = labels["unreadable"]  # each may say that the answer was wrong
+    if answers := labels.get("answers", 0) + unreadable:
+        delivered = upper_bound(labels.get("wrong_answers", 0) + unreadable, answers)
+    alpha, with_lost = float(loaded.alpha), None
     if num:
         with_lost = min(alpha + upper_bound(lost, num), 1.0)
     return {

@@ -363,8 +363,12 @@ class Monitors:
         correct = said.correct
         if correct is not None and label.answered in correct:
             covered = any(correct.get(model) for model in models_of(label.decided))
-            watched.labels["judged"] += 1
-            watched.labels["judge_errors"] += covered and not correct[label.answered]
+            counts, wrong = watched.labels, not correct[label.answered]
+            counts["judged"] += 1
+            counts["judge_errors"] += covered and wrong
+            # An older version did not count these: they begin where they are first there.
+            counts["answers"] = counts.get("answers", 0) + 1
+            counts["wrong_answers"] = counts.get("wrong_answers", 0) + wrong
         alpha = label.alpha
         monitor = watched.risk.get(alpha)
         if monitor is None:

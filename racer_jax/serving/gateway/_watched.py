@@ -26,8 +26,9 @@ class Watched:
       live: Top scores that will choose the bins of a group without any in the calibration.
       top_scores: The test of exchangeability, by group, as soon as it has bins.
       labels: Audited requests whose set had a promise, and those of them with a label; misses;
-        wrong answers though the set held a right one; and, apart from all these, audited requests
-        whose set had no promise; and labels that cannot be read.
+        wrong answers though the set held a right one; answers shown, and the wrong ones of them;
+        and, apart from all these, audited requests whose set had no promise, and labels that cannot
+        be read.
       alarm_times: Seconds since 1970 of the request or label that raised an alarm, by its kind.
       users: What users said: number, and how many were wrong. It feeds no test.
       kept_alarms: Alarms, in words, by their kind, of tests whose own state could not be read.

@@ -8,6 +8,7 @@ import pytest
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._recalibration import audited as labelled_audits
 from racer_jax.serving.gateway._records import DecisionRow, Feedback
 from racer_jax.serving.gateway._replay import replay
@@ -66,6 +67,23 @@ def test_a_label_of_one_answer_is_none_of_the_set(audited, artefacts):
     assert len(_audits(audited, artefacts)) == 1
     (stored,) = audited.ask("GET", f"/v1/racer/decisions/{name}").json["feedback"]
     assert (stored["answer_correct"], stored["correct"]) == (0, _WRONG)
+
+
+def test_answers_are_wrong_too_where_no_model_can_answer(audited):
+    """Such a question may be no miss, so alpha does not bound how often a wrong answer is shown."""
+    checksum = audited.gateway.planners["my"].loaded.checksum
+    audited.gateway.monitors.of("my", checksum).null = "free"
+    for _ in range(10):
+        assert _labelled(audited, _asked(audited), correct=dict.fromkeys(_RIGHT, 0)).json["new"]
+    labels, _ = _counts(audited)
+    assert (labels["num"], labels["misses"], labels["judge_errors"]) == (10, 0, 0)
+    assert (labels["answers"], labels["wrong_answers"]) == (10, 10)
+    status = lambda: audited.admin("GET", "/status").json["routes"]["my"]  # noqa: E731
+    assert status()["delivered_wrong_at_most"] == 1.0
+    for _ in range(10):
+        assert _labelled(audited, _asked(audited), correct=_RIGHT).json["new"]
+    _counts(audited)
+    assert status()["delivered_wrong_at_most"] == pytest.approx(upper_bound(10, 20))
 
 
 def test_a_label_that_says_less_changes_nothing(audited, artefacts):

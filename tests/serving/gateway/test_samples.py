@@ -391,3 +391,23 @@ def test_an_artefact_that_caps_its_sets_is_kept_for_unknown_groups_and_alarms(ar
         plan_of(racer, "unheard of", max_models=1)
     plan, _ = plan_of(racer, "a", alarm=True, on_alarm="call_all")
     assert len(plan.models) == 2
+
+
+def test_audits_without_a_group_make_no_group(state, racer):
+    """They made a group named None, which no request can name, and which may be too small."""
+    traffic = state()
+    for i in range(40):
+        traffic.audit((0, 0, 1), group="ab"[i % 2])
+    alone = traffic.audit((1, 0, 0), group=None)
+    audits = audited(traffic.path, ARTEFACT, racer)
+    assert (len(audits), audits.record.groups, audits.num_without_group) == (40, ("a", "b"), 1)
+    (note,) = audits.notes()
+    assert note.startswith("labelled audits of requests that named no group are left out (1)")
+    assert recalibrated(racer, audits).calibration.feasible().all()
+    pooled = replace(
+        racer, calibration=replace(racer.calibration, groups=None, code=0 * racer.calibration.code)
+    )
+    assert len(audited(traffic.path, ARTEFACT, pooled)) == 41
+    traffic.store.ask(lambda c: c.execute("delete from feedback where decision != ?", [alone]))
+    with pytest.raises(DataError, match=r"holds labelled audits .* \(1\), but none of a request"):
+        audited(traffic.path, ARTEFACT, racer)
