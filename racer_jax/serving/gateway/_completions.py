@@ -32,7 +32,7 @@ from racer_jax.serving.gateway._facts import (
 from racer_jax.serving.gateway._facts import reason as reason_of
 from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
-from racer_jax.serving.gateway._keeping import kept_as
+from racer_jax.serving.gateway._keeping import keep, kept_as
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._loaded import calibration_of
 from racer_jax.serving.gateway._panel import Asking
@@ -197,7 +197,7 @@ class Completion:
                 return self.answer
         self.answer = await self._answered(plan)
         if key is not None and self.answer.replies and not self.asking.panel.failed:
-            self.gateway.cache.put(key, cache_seconds, (self.answer, self.asking.panel))
+            keep(self, key, cache_seconds)
         return self.answer
 
     async def _answered(self, plan: Plan) -> Answer:
