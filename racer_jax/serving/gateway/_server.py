@@ -358,6 +358,8 @@ async def _reloaded(gateway: Gateway) -> bool:
     Returns:
       Whether it need not be tried again: nothing but the state was at fault if it must.
     """
+    if not gateway.ready:
+        return True  # it is about to end
     try:
         await gateway.reload()
     except GatewayError as error:  # the state takes nothing now
