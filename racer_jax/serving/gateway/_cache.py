@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 _MOST = 1000
+_MOST_BYTES = 64 << 20
 
 
 class Cache:
@@ -15,33 +16,46 @@ class Cache:
     Args:
       most: Values kept at most.
       clock: Seconds that only grow.
+      most_bytes: Bytes of all values at most, as far as they are said.
     """
 
-    def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = most, clock
-        self._values: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+    def __init__(
+        self,
+        most: int = _MOST,
+        clock: Callable[[], float] = time.monotonic,
+        most_bytes: int = _MOST_BYTES,
+    ) -> None:
+        self._most, self._clock, self._most_bytes = most, clock, most_bytes
+        self._values: OrderedDict[Hashable, tuple[float, Any, int]] = OrderedDict()
+        self._bytes = 0
 
     def get(self, key: Hashable) -> Any:
         """The value of a key; None where there is none any more."""
-        until, value = self._values.get(key, (0.0, None))
+        until, value, _ = self._values.get(key, (0.0, None, 0))
         if value is None:
             return None
         if self._clock() >= until:
-            del self._values[key]
+            self._drop(key)
             return None
         self._values.move_to_end(key)
         return value
 
-    def put(self, key: Hashable, seconds: float, value: Any) -> None:
-        """Keeps a value for so many seconds."""
-        self._values[key] = (self._clock() + seconds, value)
-        self._values.move_to_end(key)
-        if len(self._values) > self._most:
-            self._values.popitem(last=False)
+    def put(self, key: Hashable, seconds: float, value: Any, size: int = 0) -> None:
+        """Keeps a value of so many bytes for so many seconds."""
+        self._drop(key)
+        self._values[key] = (self._clock() + seconds, value, size)
+        self._bytes += size
+        while len(self._values) > self._most or self._bytes > self._most_bytes:
+            self._drop(next(iter(self._values)))
 
     def clear(self) -> None:
         """Keeps nothing any more."""
         self._values.clear()
+        self._bytes = 0
+
+    def _drop(self, key: Hashable) -> None:
+        """Keeps the value of a key no longer, if there is one."""
+        self._bytes -= self._values.pop(key, (0.0, None, 0))[2]
 
 
 def key_of(fields: Mapping[str, Any], *about: str) -> bytes:

@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from racer_jax.serving.gateway._completions import Completion
 
 
+def check_day(completion: "Completion") -> None:
+    """Refuses a request of a key whose day is spent, before anything is decided.
+
+    Raises:
+      GatewayError: If it is.
+    """
+    client = completion.client
+    if client.key.daily_dollars is not None:
+        completion.gateway.budgets.check(client.name, client.key.daily_dollars)
+
+
 def reservation(completion: "Completion", plan: Plan) -> Reservation | None:
     """Keeps what a request may cost, of the dollars of its key's day; None without a limit.
 

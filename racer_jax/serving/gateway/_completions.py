@@ -18,7 +18,7 @@ from racer_jax.serving.gateway._answers import (
 from racer_jax.serving.gateway._arms import arm_of, number_of_unit
 from racer_jax.serving.gateway._budgets import Reservation
 from racer_jax.serving.gateway._cascades import check_limits
-from racer_jax.serving.gateway._charging import charge, reservation
+from racer_jax.serving.gateway._charging import charge, check_day, reservation
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
     Headers,
@@ -32,7 +32,7 @@ from racer_jax.serving.gateway._facts import (
 from racer_jax.serving.gateway._facts import reason as reason_of
 from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
-from racer_jax.serving.gateway._keeping import kept_as
+from racer_jax.serving.gateway._keeping import keep, kept_as
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._loaded import calibration_of
 from racer_jax.serving.gateway._panel import Asking
@@ -81,10 +81,8 @@ class Completion:
         Raises:
           GatewayError: If the request is refused.
         """
-        limit = self.client.key.daily_dollars
         try:
-            if limit is not None:
-                self.gateway.budgets.check(self.client.name, limit)
+            check_day(self)
             plan = await self._decide()
             self.reservation = reservation(self, plan)
             return plan
@@ -199,7 +197,7 @@ class Completion:
                 return self.answer
         self.answer = await self._answered(plan)
         if key is not None and self.answer.replies and not self.asking.panel.failed:
-            self.gateway.cache.put(key, cache_seconds, (self.answer, self.asking.panel))
+            keep(self, key, cache_seconds)
         return self.answer
 
     async def _answered(self, plan: Plan) -> Answer:
@@ -433,7 +431,9 @@ class Completion:
         metrics.request.observe(seconds)
         if plan is None:
             return
-        if self.planner is not None and status != GONE:
+        if status == GONE:
+            plan.void.append("the client had gone")
+        elif self.planner is not None:
             lost = status >= 500 or bool(lost_calls(plan, self.answer, panel))
             gateway.count_lost(self.planner.name, lost)
         metrics.set_size.observe(len(plan.decided))

@@ -1,7 +1,7 @@
 """What the calls of a request may be expected to cost, may cost at most, and may have cost."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from racer_jax.data.errors import DataError
@@ -9,7 +9,7 @@ from racer_jax.serving.gateway._judging import LONGEST_PART, LONGEST_PICK
 from racer_jax.serving.gateway._loaded import Loaded
 from racer_jax.serving.gateway._queries import BESIDE_TEXT, Query
 from racer_jax.serving.gateway._records import CallRow
-from racer_jax.serving.gateway.settings import Model, Route
+from racer_jax.serving.gateway.settings import Model, Route, Settings
 
 # Bytes of a prompt, as JSON, that make a token: about so in English, fewer elsewhere.
 _BYTES_OF_A_TOKEN = 4
@@ -133,6 +133,17 @@ def estimated(
         if num > 0
     )
     return sum(prices)
+
+
+def unpriced(settings: Settings) -> Iterator[str]:
+    """What to know of keys whose dollars of a day some models may never use up, in words."""
+    names = [name for name, model in settings.models.items() if not _has_prices(model)]
+    for client, key in settings.keys.items():
+        if key.daily_dollars is not None and names:
+            yield (
+                f"daily_dollars of the key {client!r}: calls of {', '.join(names)} count only as "
+                "far as the upstream says their cost. Give them dollars_in and dollars_out"
+            )
 
 
 def _has_prices(model: Model) -> bool:

@@ -22,3 +22,10 @@ def kept_as(completion: "Completion") -> tuple[bytes | None, float]:
     about = (planner.name, planner.loaded.checksum, completion.client.name, plan.alpha, plan.mode)
     key = key_of(query.fields, *about, completion.on_abstain, *plan.models, *plan.void)
     return key, planner.route.cache_seconds
+
+
+def keep(completion: "Completion", key: bytes, seconds: float) -> None:
+    """Keeps an answer, with all that the models said."""
+    panel = completion.asking.panel
+    size = sum(len(raw) for reply in panel.replies.values() for raw in reply.fields.values())
+    completion.gateway.cache.put(key, seconds, (completion.answer, panel), size)

@@ -16,6 +16,7 @@ from racer_jax.racer.record import CalibrationRecord
 from racer_jax.risk_control.group_scores import group_codes
 from racer_jax.serving.gateway._databases import Connection, reading, shown
 from racer_jax.serving.gateway._records import TRUSTED
+from racer_jax.serving.gateway._rows import UnreadableError, models_of, said_of
 from racer_jax.serving.gateway._since import Since, first_time, shown_time
 
 _DIGITS = 12
@@ -34,6 +35,7 @@ class Audited:
       lost_groups: Groups that the artefact was calibrated on and no labelled audit is of.
       num_without_group: Labelled audits that are left out, since they name no group and the
         artefact has a threshold for each group.
+      unreadable: Labels that are left out, for they or their decision cannot be read, and why.
     """
 
     record: CalibrationRecord
@@ -42,6 +44,7 @@ class Audited:
     routes: Mapping[str, int]
     lost_groups: tuple[str, ...] = ()
     num_without_group: int = 0
+    unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.record.correct)
@@ -66,6 +69,12 @@ class Audited:
                 "labelled audits of requests that named no group are left out "
                 f"({self.num_without_group:,}): there is a threshold for each group, and none for "
                 "such requests"
+            )
+        if self.unreadable:
+            notes.append(
+                f"labels left out, for they or their decisions cannot be read in the state: "
+                f"{len(self.unreadable):,} (first: {self.unreadable[0]}); they count as audits "
+                "without a label"
             )
         lacking = self.num_audited - len(self) - self.num_without_group
         if lacking:
@@ -124,22 +133,24 @@ def audited(
             "and (? is null or route = ?)",
             [artefact, first, route, route],
         ).fetchone()
-        labelled = {}
+        labelled, unreadable = {}, Counter[str]()
         for name, source, content, nonconformity, scores, group, number, pool, way in rows:
-            correct = msgspec.json.decode(content).get("correct")
-            whole = tuple(msgspec.json.decode(pool)) == racer.models
-            if source not in TRUSTED or correct is None or not whole:
+            try:
+                correct, whole = said_of(content).correct, tuple(models_of(pool)) == racer.models
+                if source not in TRUSTED or correct is None or not whole:
+                    continue
+                measured = _measured(nonconformity, scores, len(racer.models))
+                number = msgspec.convert(number, int) % (1 << 64)
+            except (UnreadableError, msgspec.MsgspecError) as error:
+                unreadable[f"{name}: {error}"] += 1
                 continue
             if name not in labelled and set(racer.models) <= set(correct):
-                labelled[name] = (
-                    source,
-                    correct,
-                    nonconformity,
-                    msgspec.json.decode(scores),
-                    group,
-                    number % (1 << 64),
-                    way,
-                )
+                labelled[name] = (source, correct, *measured, group, number, way)
+    if unreadable and not labelled:
+        raise DataError(
+            f"holds a row that no gateway wrote, or that was changed: {next(iter(unreadable))}",
+            path=shown(str(state)),
+        )
     if not labelled:
         of_then = "" if first < 0 else f" made after {shown_time(first)}"
         by = "" if route is None else f" on the route {route!r}"
@@ -166,7 +177,7 @@ def audited(
         lost = set(known) - set(names)
     record = CalibrationRecord(
         scores=np.array(scores, np.float32),
-        nonconformity=np.stack([np.frombuffer(row, np.float32) for row in nonconformity]),
+        nonconformity=np.stack(nonconformity),
         correct=np.array([[label[m] for m in racer.models] for label in labels], bool),
         questions=np.array(questions, np.uint64),
         code=_codes(groups, names),
@@ -179,7 +190,24 @@ def audited(
         routes=Counter(routes),
         lost_groups=tuple(sorted(lost)),
         num_without_group=len(labelled) - len(named),
+        unreadable=tuple(unreadable),
     )
+
+
+def _measured(nonconformity: bytes, scores: str, num_models: int) -> tuple[np.ndarray, list[float]]:
+    """The nonconformity and the scores of a request.
+
+    Raises:
+      UnreadableError: If they are not those of so many models, and the null model.
+    """
+    try:
+        numbers = np.frombuffer(nonconformity, np.float32)
+        known = msgspec.json.decode(scores, type=list[float])
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise UnreadableError(str(error)) from None
+    if len(numbers) != num_models + 1 or len(known) != num_models:
+        raise UnreadableError(f"scores must be those of {num_models} models")
+    return numbers, known
 
 
 def _check_used(connection: Connection, artefact: str, route: str | None, place: str) -> None:

@@ -1,9 +1,11 @@
 """Runs the gateway: two ports, one loop, an end that loses no request."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import re
+import resource
 import signal
 import socket
 import sys
@@ -35,6 +37,7 @@ _RELOAD_SECONDS = 2.0
 _JUMP_SECONDS = 3600.0
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 _SWITCH_SECONDS = 0.0005
+_MOST_FILES = 65_536
 
 
 class _Joining:
@@ -235,11 +238,25 @@ async def serve(
         await _serve(settings, sockets, on_ready)
 
 
+def _open_many_files() -> None:
+    """Allows as many connections as the system lets this process have.
+
+    Each request has one, and one for each of its calls; the usual limit is 1024. Without another
+    one clients are not let in, and models seem to be down.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 async def _serve(
     settings: Settings,
     sockets: tuple[socket.socket, socket.socket],
     on_ready: Callable[[], None] | None,
 ) -> None:
+    _open_many_files()
     gateway = Gateway(settings)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,7 +17,7 @@ from racer_jax.serving.gateway._batcher import LARGEST, Batcher
 from racer_jax.serving.gateway._budgets import SECONDS_OF_A_DAY, Budgets, Spent, spent_today
 from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._cascades import check_route
-from racer_jax.serving.gateway._costs import check_costs
+from racer_jax.serving.gateway._costs import check_costs, unpriced
 from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._errors import GatewayError, busy, unwritten
 from racer_jax.serving.gateway._facts import dollars
@@ -110,6 +110,8 @@ class Gateway:
             await self.stop()
             raise
         self.ready = True
+        for words in unpriced(settings):
+            LOG.warning("%s", words)
 
     def _open_state(self) -> None:
         settings = self.settings

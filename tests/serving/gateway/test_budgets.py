@@ -298,3 +298,12 @@ def test_what_a_request_may_cost_at_most(fields, calls, judge, is_most):
         model = models[name]
         dollars -= (50 * (model.dollars_in or 0) + answers * (model.dollars_out or 0)) / 1e6
     assert 0 <= dollars <= (0.03 if judge else 0.001)
+
+
+def test_models_whose_calls_cost_nobody_knows_what_are_named(start, upstreams, caplog):
+    model = {"base_url": upstreams.url}
+    start(keys={"alice": key_of(daily_dollars=1.0)[1]}, models__large=model)
+    assert "daily_dollars of the key 'alice': calls of large count only as far as" in caplog.text
+    caplog.clear()
+    start(keys={"alice": key_of()[1]}, models__large=model)
+    assert "daily_dollars" not in caplog.text

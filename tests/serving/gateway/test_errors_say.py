@@ -85,7 +85,7 @@ def test_a_request_that_is_ended_by_the_server_is_recorded(served, upstreams, pa
         return done[0]
 
     assert isinstance(served.run(ended()), asyncio.CancelledError)
-    assert [row.status for row in rows] == [499]
+    assert [(row.status, row.guarantee) for row in rows] == [(499, "void")]
     assert served.gateway.in_flight == 0
 
 

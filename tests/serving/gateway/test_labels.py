@@ -169,3 +169,30 @@ def test_a_row_that_was_changed_is_named(audited, artefacts, change):
     ):
         with pytest.raises(DataError, match=r"gateway.db: holds a row that no gateway wrote"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("feedback", "content = '{\"cor'"),
+        ("feedback", "content = cast(x'ff' as text)"),
+        ("decision", "pool = '['"),
+        ("decision", "scores = '[1]'"),
+        ("decision", "fingerprint = 'x'"),
+        ("audit", "nonconformity = x'00'"),
+    ],
+)
+def test_one_row_that_was_changed_keeps_no_others_out(audited, artefacts, table, change):
+    names = [_asked(audited) for _ in range(3)]
+    for name in names:
+        assert _labelled(audited, name, correct=_RIGHT).json["new"]
+    settled(audited)
+    column = "id" if table == "decision" else "decision"
+    with sqlite3.connect(_path(audited)) as connection:
+        connection.execute(f"update {table} set {change} where {column} = '{names[1]}'")
+    read = _audits(audited, artefacts)
+    assert (len(read), read.num_audited) == (2, 3)
+    (left_out,) = [note for note in read.notes() if "cannot be read" in note]
+    assert f": 1 (first: {names[1]}: " in left_out
+    (lacking,) = [note for note in read.notes() if "have no label" in note]
+    assert lacking.startswith("1 of 3 audited requests (33.3%)")

@@ -2,9 +2,12 @@
 
 import asyncio
 import shutil
+import subprocess
+import sys
 import time
 
 from racer_jax.serving.gateway import _server
+from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._identifiers import new_id
 from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow, Feedback
 from racer_jax.serving.gateway._store import Store
@@ -109,3 +112,34 @@ def test_what_is_asked_for_while_artefacts_are_read_is_done_afterwards(plain_gat
 
     plain_gateway.run(asked())
     assert len(reloads) == 2
+
+
+def test_kept_answers_are_bounded_by_their_bytes_too():
+    cache = Cache(most=3, clock=lambda: 0.0, most_bytes=100)
+    for i in range(5):
+        cache.put(i, 10.0, f"value {i}", 40)
+    assert [cache.get(i) for i in range(5)] == [None, None, None, "value 3", "value 4"]
+    cache.put(4, 10.0, "again", 60)  # in the place of another
+    assert (cache.get(3), cache.get(4)) == ("value 3", "again")
+    cache.put(5, 10.0, "too long", 101)
+    assert cache.get(5) is None
+    cache.put(6, 10.0, "fits", 100)
+    assert cache.get(6) == "fits"
+    cache.clear()
+    for i in range(9):
+        cache.put(i, 10.0, "small")
+    assert sum(cache.get(i) is not None for i in range(9)) == 3
+
+
+def test_a_server_may_open_as_many_files_as_the_system_lets_it():
+    code = """
+import resource
+from racer_jax.serving.gateway._server import _open_many_files
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+_open_many_files()
+soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(soft == (min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
