@@ -190,7 +190,7 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
         "--null",
         choices=names.NULL_MODES,
         help="what counts where no model can answer. free: never a miss; never: always a miss; "
-        "paper: a miss unless it abstains, 'none of them' being scored as 1 - the best score "
+        "paper: a miss unless the set holds 'none of them', which scores 1 - the best score "
         "(default: paper)",
     )
     scores.add_argument(

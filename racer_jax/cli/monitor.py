@@ -124,8 +124,8 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
     parser.add_argument(
         "--level",
         type=float,
-        help="false-alarm chance: that an alarm ever comes although the promise "
-        "holds (default: 0.05); not --alpha, the risk that was promised",
+        help="false-alarm chance: that an alarm ever comes although the risk is at most alpha, or "
+        "the numbers are as before (default: 0.05); not --alpha, the risk that was promised",
     )
     parser.add_argument(
         "--seed", type=as_seed, help="exchangeability: breaks ties of numbers (default: 0)"

@@ -256,7 +256,9 @@ def calibrate(
 
     If the calibration queries and a new one are exchangeable, the chance that the set {m : E(x, m)
     <= lambda_hat} of the new query holds no model of its augmented truth set is at most alpha. With
-    the tie-break it is exactly floor(alpha (n + 1)) / (n + 1), where the threshold is finite.
+    the tie-break it is exactly floor(alpha (n + 1)) / (n + 1), where the threshold is sure to be
+    finite. Entries of +inf, as of the null mode `never` or under `cap_models`, are in no set that
+    `prediction_sets` makes: where they make the threshold +inf, nothing is promised.
 
     Pure and deterministic; works under the caller's `jit` and `vmap`, where a new alpha does not
     recompile if it is given as an array. Prefer a Python number: its budget is exact, while that of

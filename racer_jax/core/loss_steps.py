@@ -15,12 +15,13 @@ TICKS = 5_040_000
 
 
 def ticks_of(values: jax.Array, bound: Fraction) -> jax.Array:
-    """Numbers in [0, bound] as whole ticks, int32, to the nearest; a NaN is the bound.
+    """Numbers in [0, bound] as whole ticks, int32, to the nearest; any other, or NaN, is the bound.
 
     Use this when numbers are to be added up exactly.
     """
     ticks = jnp.rint(values.astype(jnp.float32) * np.float32(float(TICKS / bound)))
-    return jnp.where(jnp.isnan(ticks), np.float32(TICKS), ticks).astype(jnp.int32)
+    inside = (ticks >= 0) & (ticks <= np.float32(TICKS))
+    return jnp.where(inside, ticks, np.float32(TICKS)).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames="bound", inline=True)
@@ -70,17 +71,17 @@ def grade_steps(
 
     Use this when the arguments of `grade_loss` were checked.
     """
-    top = np.float32(float(bound))
     nothing = ~(values > 0).any(axis=-1, keepdims=True)
-    null = jnp.where(nothing, top, np.float32(0)).astype(values.dtype)
-    grades = jnp.concatenate([values, null], axis=-1)
-    goal = grades.max(axis=-1) if against == "pool" else jnp.full(values.shape[:-1], top)
+    # In ticks, which are whole numbers: a bound such as 0.3 is none of 16 bits.
+    null = jnp.where(nothing, np.int32(TICKS), np.int32(0))
+    grades = jnp.concatenate([ticks_of(values, bound), null], axis=-1)
+    goal = jnp.full(values.shape[:-1], TICKS, jnp.int32)
+    if against == "pool":
+        goal = grades.max(axis=-1)
     step, second, order = in_order(entries, tie)
-    best = lax.cummax(
-        jnp.take_along_axis(ticks_of(grades, bound), order, axis=-1), axis=grades.ndim - 1
-    )
+    best = lax.cummax(jnp.take_along_axis(grades, order, axis=-1), axis=grades.ndim - 1)
     drop = jnp.diff(best, axis=-1, prepend=0)
-    parts = (ticks_of(goal, bound), step, drop, order)
+    parts = (goal, step, drop, order)
     return parts if second is None else (*parts, second)
 
 
@@ -94,13 +95,22 @@ def sets_by_size(numpy: Any, entries: Any, order: Any) -> Any:
     return (place[None] < sizes) & (entries < numpy.inf)[None]
 
 
-@partial(jax.jit, static_argnames="bound", inline=True)
-def falls(values: jax.Array, bound: Fraction) -> tuple[jax.Array, jax.Array]:
+@partial(jax.jit, static_argnames=("bound", "is_envelope"), inline=True)
+def falls(
+    values: jax.Array, bound: Fraction, is_envelope: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """The first of losses `[n, s + 1]` and how much each further one is lower, in ticks.
 
     Use this when losses were measured at every size.
+
+    Args:
+      values: The losses.
+      bound: The largest there can be.
+      is_envelope: Whether each counts as the largest of itself and those after it.
     """
     ticks = ticks_of(values, bound)
+    if is_envelope:
+        ticks = lax.cummax(ticks, axis=ticks.ndim - 1, reverse=True)
     return ticks[:, 0], -jnp.diff(ticks, axis=-1)
 
 

@@ -196,7 +196,8 @@ def grade_loss(
       highest: The best grade there is, above 0; it is the bound of the loss.
 
     Returns:
-      The loss of each query, step by step.
+      The loss of each query, step by step. Under `jit`, where values cannot be refused, a query
+      with a grade that is NaN or out of range loses `highest` whatever is called.
 
     Raises:
       TypeError: If an array is not numeric.
@@ -220,8 +221,10 @@ def grade_loss(
             "grades must have shape [..., n, m] where nonconformity has [..., n, m + 1], got "
             f"{values.shape} and {entries.shape}"
         )
-    if is_traced(values):  # a grade of NaN: as if no model had one, and none were in any set
-        is_graded = ~jnp.isnan(values).any(axis=-1, keepdims=True)
+    if is_traced(values):  # not a grade: as if no model had one, and none were in any set
+        highest_float = float(bound) * (1 + 1e-6)
+        wide = values.astype(jnp.float32)
+        is_graded = ((wide >= 0) & (wide <= highest_float)).all(axis=-1, keepdims=True)
         values = jnp.where(is_graded, values, 0)
         entries = jnp.where(is_graded, entries, jnp.inf)
     function = partial(grade_steps, bound=bound, against=against)
@@ -249,7 +252,8 @@ def set_loss(
       bound: B, the largest loss there can be, above 0.
 
     Returns:
-      The loss of each query, step by step.
+      The loss of each query, step by step. Under `jit`, where values cannot be refused, one that is
+      NaN or out of range counts as the bound, and one that grows as the largest value to come.
 
     Raises:
       TypeError: If an array is not numeric.
@@ -284,7 +288,8 @@ def set_loss(
         )
     _check_range("loss", values, limit)
     of_each = placed_like(on_host(values).T, values) if can_pad(values) else values.T
-    start, drop = by_rows(partial(falls, bound=limit), of_each)
+    is_envelope = is_traced(of_each)  # one that grows cannot be refused
+    start, drop = by_rows(partial(falls, bound=limit, is_envelope=is_envelope), of_each)
     if not is_traced(drop) and (bad := on_host(drop) < 0).any():
         row, size = (int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
@@ -306,7 +311,8 @@ def weighted_loss(loss: SetLoss, weights: ArrayLike, most: float | str) -> SetLo
         of the loss.
 
     Returns:
-      The `SetLoss`, whose mean is that of weight times loss.
+      The `SetLoss`, whose mean is that of weight times loss. Under `jit`, where values cannot be
+      refused, a weight that is NaN or out of range counts as `most`.
 
     Raises:
       TypeError: If the weights are not numeric.

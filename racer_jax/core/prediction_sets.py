@@ -36,7 +36,8 @@ def prediction_sets(
 
     Args:
       nonconformity: E(x, m), floating, `[..., n, m + 1]`, or `[m + 1]` for a single query; null
-        model last.
+        model last. Of the dtype that it had in calibration: rounded otherwise, scores near the
+        threshold fall on the other side of it, and nothing is promised.
       threshold: lambda, floating, any shape `[...]` that broadcasts against the axes before `n`:
         `[a]` thresholds on `[n, m + 1]` give `[a, n, m + 1]`. With a tie-break the `TieBroken` pair
         that `calibrate` returned. A Python float is read in the dtype of `nonconformity`.

@@ -70,7 +70,7 @@ class EmbeddingCache:
     def check_writable(self) -> None:
         """Refuses a folder that cannot be written to.
 
-        Use this before embeddings are computed that are to be stored.
+        Use this when embeddings are about to be computed that are to be stored.
 
         Raises:
           OSError: If it cannot.

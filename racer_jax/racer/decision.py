@@ -106,7 +106,8 @@ class Decision:
                 "plausible enough."
             )
         elif self.reason is Reason.UNKNOWN_GROUP:
-            lead = f"Call {every}: {unknown}, so nothing would be promised for fewer."
+            what = "is promised" if len(self.models) < num else "would be promised for fewer"
+            lead = f"Call {every}: {unknown}, so nothing {what}."
         elif self.reason is Reason.POOLED_GROUP:
             called = ", then ".join(map(printable, self.models)) or "no model"
             lead = (

@@ -28,7 +28,8 @@ _FIRST = Wording(
     grades=_GRADES,
     surely="for all calibration sets but a share of {delta}",
 )
-_SECOND = WORDING._replace(
+_THIRD = WORDING._replace(each="")
+_SECOND = _THIRD._replace(
     misses=MappingProxyType(
         {
             **WORDING.misses,
@@ -46,7 +47,7 @@ def earlier_guarantees(calibration: CalibrationFacts, null: str) -> tuple[str, .
     Use this when an artefact states its promise in words that are not those of today.
     """
     earlier = [_earlier(calibration, null, words) for words in (_FIRST, _SECOND)]
-    return (*earlier, guarantee(calibration, null, _SECOND))
+    return (*earlier, *(guarantee(calibration, null, words) for words in (_SECOND, _THIRD)))
 
 
 def _earlier(calibration: CalibrationFacts, null: str, words: Wording) -> str:

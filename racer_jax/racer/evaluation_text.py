@@ -22,7 +22,7 @@ JUDGE = "a judge picks"
 _NULL = {
     "free": "a question that no model can answer is no miss",
     "never": "a question that no model can answer is a miss",
-    "paper": "a question that no model can answer is a miss unless no model is called",
+    "paper": "a question that no model can answer is a miss unless its set holds the null model",
 }
 # Orders whose sets are made so that one model is right, which a vote may not follow.
 _FOR_A_JUDGE = ("J_learned", "J", "static")

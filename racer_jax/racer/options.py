@@ -16,12 +16,14 @@ class CalibrationOptions(TypedDict, total=False):
       by_group: Where the table has groups, a threshold for each, so that the risk is at most alpha
         in each; true by default.
       fallback: What a group too small for alpha gets: `"all"` models, the default, which keeps the
-        promise, or the `"pooled"` threshold, which makes none for it.
+        promise (unless sets are capped, the null mode is `never` or the loss is `grade`), or the
+        `"pooled"` threshold, which makes none for it.
       delta: The risk is to be at most alpha with confidence 1 - delta in the calibration set; None,
         the default, for a risk of at most alpha on average over calibration sets.
       unknown_group: What a query gets whose group is unknown or missing, where thresholds are by
-        group: `"all"` models, the default, which keeps the promise, the `"pooled"` threshold of all
-        groups, which makes none for it, or an `"error"`. The first two warn once for each group.
+        group: `"all"` models, the default, which keeps the promise as for `fallback`, the
+        `"pooled"` threshold of all groups, which makes none for it, or an `"error"`. The first two
+        warn once for each group.
       max_models: No query calls more models than this; None, the default, for no limit. The risk is
         at most alpha as before, down to the least alpha that so few models can reach; below it a
         warning says so.

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 from racer_jax.racer.errors import UnknownGroupError, UnknownGroupWarning
+from racer_jax.racer.wording import counted
 
 UnknownGroup = Literal["all", "pooled", "error"]
 UNKNOWN_GROUP: tuple[str, ...] = get_args(UnknownGroup)
@@ -58,7 +59,8 @@ def handle_unknown(
     Use this when queries are about to be decided.
 
     Args:
-      calibration: Whose policy it is; each calibration warns once of each group.
+      calibration: Whose policy it is; each calibration warns once of each group. Its `max_models`,
+        where it has one, says how many models are called at most.
       policy: `"all"`, `"pooled"` or `"error"`.
       known: The groups it was calibrated on.
       names: Groups that are not among them, None where a query names none.
@@ -66,6 +68,9 @@ def handle_unknown(
     Raises:
       UnknownGroupError: If the policy is `"error"` and there is such a group.
     """
+    gets, most = _GETS.get(policy, ""), getattr(calibration, "max_models", None)
+    if policy == "all" and most is not None:
+        gets = f"no more than {counted(most)} may be called, with no promise for it"
     for name in dict.fromkeys(names):
         sentence = unknown_sentence(name, known)
         if policy == "error":
@@ -77,7 +82,7 @@ def handle_unknown(
             before.add(name)
             last = len(before) == _MOST_WARNINGS
         more = "; no further unknown group is reported" if last else ""
-        warnings.warn(f"{sentence}; {_GETS[policy]}{more}", UnknownGroupWarning, stacklevel=6)
+        warnings.warn(f"{sentence}; {gets}{more}", UnknownGroupWarning, stacklevel=6)
 
 
 def unknown_sentence(name: str | None, known: Sequence[str]) -> str:

@@ -1,6 +1,8 @@
 """Costs: sets of at most some models, and thresholds that keep a budget in dollars."""
 
+from fractions import Fraction
 from functools import partial
+from math import nextafter
 from typing import NamedTuple
 
 import jax
@@ -71,10 +73,10 @@ def call_at_least(
     """Nonconformity under which every set holds at least `least` real models, at any threshold.
 
     The first `least` models of each query get E = -inf. Which they are depends on the query alone,
-    so every guarantee holds as it is; the exact law does while the threshold is finite. Sets grow
-    by max(least - size, 0) at a given threshold, on average by the share of empty sets where
-    `least` is 1; calibrated anew, some of it comes back, for a query whose first models are right
-    is no miss at any threshold.
+    so every guarantee holds as it is; the exact law does where the threshold is sure to be finite.
+    Sets grow by max(least - size, 0) at a given threshold, on average by the share of empty sets
+    where `least` is 1; calibrated anew, some of it comes back, for a query whose first models are
+    right is no miss at any threshold.
 
     Args:
       nonconformity: E(x, m), floating `[..., m + 1]`, null model last; its column is not changed.
@@ -134,9 +136,10 @@ class Attainable(NamedTuple):
     """The smallest feasible alpha, and the queries missed when every allowed model is called.
 
     Attributes:
-      alpha: The smallest feasible alpha, (misses + 1) / (n + 1): `calibrate` has a threshold for
-        any alpha that is at least as large. Its expectation bounds the risk of calling all allowed
-        models.
+      alpha: The smallest feasible alpha, (misses + 1) / (n + 1), rounded up: `calibrate` has a
+        threshold for any alpha that is at least as large. Its expectation bounds the risk of
+        calling all allowed models, below which no alpha can be kept: on a lucky calibration set
+        this one may be below that.
       upper: Upper bound of that risk with probability 1 - delta, by Clopper and Pearson.
       misses: Calibration queries that no allowed model answers.
 
@@ -177,7 +180,10 @@ def attainable_alpha(critical_scores: ArrayLike, delta: float = 0.05) -> Attaina
     if value.ndim != 1 or not len(value):
         raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
     misses, n = int((value == np.inf).sum()), len(value)
-    return Attainable((misses + 1) / (n + 1), clopper_pearson_upper(misses, n, delta), misses)
+    alpha = (misses + 1) / (n + 1)
+    if Fraction(str(alpha)) * (n + 1) < misses + 1:  # 2 / 3 as a float is a little less
+        alpha = nextafter(alpha, 1.0)
+    return Attainable(alpha, clopper_pearson_upper(misses, n, delta), misses)
 
 
 class BudgetThreshold(NamedTuple):

@@ -99,10 +99,9 @@ def calibrate_with_probability(
 ) -> jax.Array | TieBroken:
     r"""Threshold whose risk is at most alpha with probability at least 1 - delta.
 
-    `calibrate` bounds the risk on average over calibration sets; on half of them it is above alpha,
-    by some sqrt(alpha (1 - alpha) / n). This bounds it with confidence 1 - delta, and sets are
-    larger. Assumes independent calibration queries from the law of the queries to
-    come.
+    `calibrate` bounds the risk on average over calibration sets; on up to half of them it is above
+    alpha, by some sqrt(alpha (1 - alpha) / n). This bounds it with confidence 1 - delta, and sets
+    are larger. Assumes independent calibration queries from the law of the queries to come.
 
     Args:
       critical_scores: c(x) of the calibration queries, floating, `[..., n]`, or a `TieBroken` pair.

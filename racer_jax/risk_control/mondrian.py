@@ -195,7 +195,8 @@ def calibrate_by_group(
       groups: Name of the group of each, `[n]`; None for one threshold for all.
       alpha: Risk level in (0, 1).
       fallback: What a group with fewer queries than `smallest_size` gets: `"all"` models, which
-        keeps the promise, or the `"pooled"` threshold of all groups, which makes none for it.
+        keeps the promise (unless some have E = +inf: sets are capped, or the null mode is `never`),
+        or the `"pooled"` threshold of all groups, which makes none for it.
       delta: Chance of failure, in (0, 1), for `calibrate_with_probability` in each group; None for
         `calibrate`.
       unseen: What a group gets at use that is not among these: an `"error"`, `"all"` models, or the

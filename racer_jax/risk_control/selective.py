@@ -64,7 +64,8 @@ def calibrate_selective(
     References:
       Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test", 2021, fixed sequence testing.
 
-    Use this when abstaining is free and the answers that are given must be right.
+    Use this when abstaining is free and few of the queries that are answered may be misrouted. Of
+    those that no model answers the null mode says which are: under `never`, all.
 
     >>> nonconformity = np.tile(np.float32([[0.1, -np.inf]]), (100, 1))
     >>> calibrate_selective(nonconformity, np.ones((100, 1)), [0.5], 0.1, 0.05).threshold

@@ -264,7 +264,8 @@ def stop_critical_scores(
     They are c(x) = max{S_j : j a record, the loss of stopping at j is 1}.
 
     The policy at lambda, and at any threshold above it, loses on x only if c(x) > lambda. With
-    these scores `calibrate` bounds the chance of the loss by alpha.
+    these scores `calibrate` bounds the chance of the loss by alpha. A score of +inf stops at every
+    threshold: if one loses, a threshold of +inf promises nothing.
 
     Use this when you stop a path of calls by a score of your own and want its error bounded.
 

@@ -46,6 +46,8 @@ def promise(policy: Policy, calibration: StopCalibration | None) -> str:
     how = "on average over calibration sets"
     if calibration.delta is not None:
         how = f"with {confidence_name(calibration.delta)} confidence"
+        if calibration.groups is not None and len(calibration.groups) > 1:
+            how += " for each of them by itself"  # all at once they hold with less
     return (
         f"For new queries drawn like (exchangeable with) the {len(calibration.value):,} "
         f"calibration queries, the chance that {loss_words} is at most {calibration.alpha}{where}, "

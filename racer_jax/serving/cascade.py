@@ -337,7 +337,7 @@ class Cascade:
           ValueError: If the table has no answers or is of other models, or the calibration rows are
             too few for a level.
         """
-        if alphas is not None and self.calibration is None:
+        if alphas and self.calibration is None:
             raise NotCalibratedError("evaluating at a level")
         paths = replay(self.policy, table)
         ties = self.tie_break(table)

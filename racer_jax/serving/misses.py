@@ -1,7 +1,7 @@
 """Whether a decision was a miss, from the labels of its models; and feedback from both."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from racer_jax.core.nonconformity import NONCONFORMITIES
 from racer_jax.data.errors import DataError
 from racer_jax.data.table import RoutingTable
-from racer_jax.racer.decision import Decision
+from racer_jax.racer.decision import Decision, Reason
+from racer_jax.racer.promises import unpromised, unpromised_to_all
 from racer_jax.racer.racer import Racer
 from racer_jax.racer.scoring import measure_scores
 from racer_jax.serving.line_input import is_error, record_of
@@ -61,6 +62,8 @@ class LabelledFeedback:
         `position`, the line of the decision.
       num_unlabelled: Decisions without a label of every model, which are left out.
       num_errors: Lines that hold the error of a query in place of its decision, left out.
+      num_unpromised: Decisions for which nothing was promised, left out: those of an unknown group
+        by the threshold of all groups, or of a group in which alpha is out of reach.
       alpha: The risk level of the decisions.
       first_lacking: Of the first query whose label lacks some models, what it lacks, in words;
         empty where there is none.
@@ -71,6 +74,7 @@ class LabelledFeedback:
     num_unlabelled: int = 0
     num_errors: int = 0
     first_lacking: str = ""
+    num_unpromised: int = 0
 
     def notes(self) -> list[str]:
         """What was left out, a sentence for each reason. Use this when feedback is counted."""
@@ -79,6 +83,10 @@ class LabelledFeedback:
             first = f"; first: {self.first_lacking}" if self.first_lacking else ""
             notes.append(
                 f"{self.num_unlabelled:,} decisions without a label of every model left out{first}"
+            )
+        if self.num_unpromised:
+            notes.append(
+                f"{self.num_unpromised:,} decisions for which nothing was promised left out"
             )
         if self.num_errors:
             notes.append(f"{self.num_errors:,} lines with an 'error' and no decision left out")
@@ -118,13 +126,16 @@ def labelled_feedback(
             continue
         query, decision = _decision(plain, name, line)
         if result is None:
-            result = LabelledFeedback(decision.alpha)
+            result, is_promised = LabelledFeedback(decision.alpha), _promises(racer, decision.alpha)
         if decision.alpha != result.alpha:
             problem = (
                 f"must be of one alpha, got {decision.alpha} after {result.alpha}: name the "
                 "decisions of each alpha in a file of its own"
             )
             raise DataError(problem, path=name, line=line)
+        if decision.reason is Reason.POOLED_GROUP or not is_promised(decision.group):
+            result.num_unpromised += 1
+            continue
         missed = None
         if query in rows:
             label = _label(labels, rows[query])
@@ -140,6 +151,11 @@ def labelled_feedback(
         got = f"{num_errors:,} lines with an 'error'" if num_errors else "no line"
         raise DataError(f"is empty: it must hold at least one decision, got {got}", path=name)
     result.num_errors = num_errors
+    if not result.lines and not result.num_unlabelled:
+        raise DataError(
+            f"holds {result.num_unpromised:,} decisions, and nothing was promised for any of them",
+            path=name,
+        )
     if not result.lines and result.first_lacking:
         raise DataError(result.first_lacking, path=name)
     if not result.lines:
@@ -149,6 +165,24 @@ def labelled_feedback(
             path=name,
         )
     return result
+
+
+def _promises(racer: Racer | None, alpha: str) -> Callable[[str | None], bool]:
+    """Whether a miss of a query of a group says something against a promise.
+
+    All do where none is promised for any query, since questions were trained on: who tests such a
+    racer wants to know its risk.
+    """
+    calibration = None if racer is None else racer.calibration
+    if racer is None or calibration is None or calibration.num_overlap:
+        return lambda group: True
+    calibration = calibration.at(alpha)
+    reasons = unpromised(calibration, racer.null)
+    if calibration.groups is None:
+        return lambda group: not reasons[0]
+    of_group = {name: not why for name, why in zip(calibration.groups, reasons, strict=True)}
+    calls_all = calibration.max_models is None and not unpromised_to_all(calibration, racer.null)
+    return lambda group: calls_all if group is None else of_group.get(group, calls_all)
 
 
 def _lacking(query: str, decision: Decision, label: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`monitor`: a state alone is shown; decisions and labels give the misses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from racer_jax.cli.main import main
 from racer_jax.data import RoutingTable
 from racer_jax.data.loading import save
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.monitor import RiskMonitor
 
@@ -169,3 +171,40 @@ def test_decisions_at_two_levels_or_at_another_than_promised(tmp_path, monkeypat
     Path("decisions.jsonl").write_text(text.replace('"id": "q', '"id": "r'))
     assert main(line) == 1
     assert "none of them has a label of every model" in capsys.readouterr().err
+
+
+def test_decisions_without_a_promise_are_not_counted_against_it(
+    tmp_path, monkeypatch, capsys, scored
+):
+    """Of a group that calibration did not see, and of one in which alpha is out of reach."""
+    monkeypatch.chdir(tmp_path)
+    table, scores = scored
+    # In group b no model is ever right, which the null mode `never` counts as a miss.
+    groups = ["a", "b"] * 40
+    right = np.array(groups)[:, None] == np.array(["a", "a"])
+    grouped = replace(table, group=groups, correct=right)
+    racer = Racer.from_scores(MODELS, null="never").calibrate(
+        grouped.select(range(40)), 0.4, scores=scores[:40], unknown_group="pooled"
+    )
+    assert racer.guarantee().endswith("For group b nothing is promised.")
+    rest = grouped.select(range(40, 80))
+    with pytest.warns(UnknownGroupWarning):
+        decisions = racer.route_scores(
+            scores[40:], ["a"] * 10 + ["b"] * 10 + ["new"] * 20, ids=rest.texts
+        )
+    lines = zip(rest.ids, decisions, strict=True)
+    text = "".join(json.dumps({"id": i, **one.to_dict()}) + "\n" for i, one in lines)
+    Path("decisions.jsonl").write_text(text)
+    save(rest, "labels.npz")
+    racer.save("my.racer")
+    line = ["monitor", "--decisions", "decisions.jsonl", "--labels", "labels.npz", "--json"]
+    counts = []
+    for more, num in (["--artefact", "my.racer"], 10), ([], 20):
+        main([*line, *more])
+        shown = capsys.readouterr()
+        assert f"{40 - num} decisions for which nothing was promised left out" in shown.err
+        counts.append(json.loads(shown.out)["num"])
+    assert counts == [10, 20]
+    Path("decisions.jsonl").write_text("".join(text.splitlines(keepends=True)[20:]))
+    assert main([*line, "--artefact", "my.racer"]) == 1
+    assert "nothing was promised for any of them" in capsys.readouterr().err

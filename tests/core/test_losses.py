@@ -220,6 +220,18 @@ def test_grades_of_another_scale_give_the_same_thresholds():
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("highest", ["0.3", "0.7", "3"])
+@pytest.mark.parametrize("against", ["perfect", "pool"])
+def test_a_loss_is_within_its_bound_in_every_dtype(dtype, highest, against):
+    # 0.3 is no number of 16 bits; the null model's grade is the highest all the same.
+    grades = jnp.zeros((4, 2), dtype)
+    loss = grade_loss([[0.5, 0.1, 0.3]] * 4, grades, against=against, highest=highest)
+    assert loss_at(loss, 0.0).tolist() == [np.float32(highest)] * 4
+    assert loss_at(loss, 0.3).tolist() == [0.0] * 4
+    assert loss.full.tolist() == [0.0] * 4
+
+
 def test_sums_stay_exact_where_32_bits_overflow():
     """A million queries of the loss .3: the sum of ticks is far beyond an int32."""
     num = 1_000_000

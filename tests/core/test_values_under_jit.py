@@ -8,7 +8,7 @@ import pytest
 from racer_jax import calibrate, critical_scores, gap, misrouted, prediction_sets
 from racer_jax.core.conformal_training import soft_threshold
 from racer_jax.core.loss_calibration import calibrate_loss
-from racer_jax.core.losses import grade_loss, loss_at
+from racer_jax.core.losses import grade_loss, loss_at, set_loss, weighted_loss
 from racer_jax.core.risk_levels import miss_budget
 
 LEVELS = [0.05, 0.1, 0.2, 0.29, 0.3, 0.7]
@@ -139,3 +139,38 @@ def test_a_soft_threshold_takes_no_infinite_score_and_counts_the_rows_that_count
     levels = jnp.array([0.1, 0.2])
     both = jax.vmap(lambda level: soft_threshold(scores[10:], level, 1e-4))(levels)
     assert both[0] == pytest.approx(float(masked))
+
+
+@pytest.mark.parametrize("grade", [5.0, -1.0, np.inf, -np.inf])
+def test_a_grade_out_of_range_pays_for_no_other_query(grade):
+    entries = jnp.array([[0.5, 0.1, 0.9]] * 20)
+    grades = jnp.zeros((20, 2)).at[:, 0].set(1.0)
+
+    @jax.jit
+    def calibrated(wrong):
+        loss = grade_loss(entries, grades.at[0].set(jnp.array([wrong, 1.0])))
+        return calibrate_loss(loss, [0.04, 0.1]), loss_at(loss, 5.0)
+
+    thresholds, losses = calibrated(grade)
+    # One loss of 1 among 20 queries leaves no budget at .04, and all of it at .1.
+    assert thresholds.tolist() == [np.inf, 0.5]
+    assert losses.tolist() == [1.0, *[0.0] * 19]
+
+
+def test_losses_and_weights_out_of_range_count_as_the_largest():
+    entries = jnp.array([[0.1, 0.3, 0.6]])
+
+    @jax.jit
+    def lost(values, weight):
+        loss = set_loss(lambda sets: values[sets.sum(axis=-1)], entries)
+        weighted = weighted_loss(grade_loss(entries, jnp.array([[0.0, 1.0]])), weight, 10)
+        at = [0.0, 0.1, 0.3, 0.6]
+        return [loss_at(loss, t)[0] for t in at], [loss_at(weighted, t)[0] for t in at]
+
+    def shown(values, weight):
+        result = lost(jnp.array(values), jnp.array([weight]))
+        return [[float(number) for number in column] for column in result]
+
+    assert shown([1.0, 0.5, 0.25, 0.0], 5.0) == [[1, 0.5, 0.25, 0], [5, 5, 0, 0]]
+    assert shown([1.0, -3.0, 0.25, 0.0], 50.0) == [[1, 1, 0.25, 0], [10, 10, 0, 0]]
+    assert shown([9.0, 0.25, 0.5, 0.0], -5.0) == [[1, 0.5, 0.5, 0], [10, 10, 0, 0]]

@@ -80,6 +80,24 @@ def calibrated(part, alpha, **options):
     return Racer.from_scores(MODELS, null="free").calibrate(table, alpha, scores=scores, **options)
 
 
+def test_a_confidence_is_that_of_each_group_by_itself(part, tmp_path):
+    """Of three groups with 50% confidence all keep alpha with an eighth, if they are independent."""
+    racer = calibrated(part, 0.2, delta=0.5)
+    assert racer.guarantee().endswith(
+        "is at most 0.2, in each group, with 50% confidence for each of them by itself."
+    )
+    for fewer in (calibrated(part, 0.2, delta=0.5, by_group=False), calibrated(part, 0.2)):
+        assert "by itself" not in fewer.guarantee()
+    path = tmp_path / "before.racer"
+    racer.save(path)
+    place = path / artefact.DESCRIPTION
+    described = json.loads(place.read_text(encoding="utf-8"))
+    described["guarantee"] = racer.guarantee().replace(" for each of them by itself", "")
+    described["checksum"] = artefact._checksum(described)
+    place.write_text(json.dumps(described), encoding="utf-8")
+    assert Racer.load(path).guarantee() == racer.guarantee()
+
+
 def test_a_promise_names_the_groups_that_it_is_for_and_the_cap_apart(part):
     on_average = "on average over calibration sets."
     assert calibrated(part, 0.1).guarantee() == (

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.stats import binom
 
 from racer_jax.core.proportions import clopper_pearson_upper
+from racer_jax.core.risk_levels import miss_budget
 from racer_jax.risk_control import (
     attainable_alpha,
     calibrate_budget,
@@ -204,6 +205,17 @@ def test_the_smallest_level_counts_what_no_model_answers():
     for wrong in (np.zeros((1, 2)), np.zeros(0), np.float32(1)):
         with pytest.raises(ValueError, match=r"critical_scores must have shape \[n\] with n >= 1"):
             attainable_alpha(wrong)
+
+
+def test_the_smallest_level_has_a_threshold():
+    # 2 / 3 as a float is a little less than 2 / 3, and would leave one miss fewer.
+    for num in range(1, 31):
+        for misses in range(num):
+            scores = np.append(np.linspace(0, 1, num - misses), [inf] * misses)
+            result = attainable_alpha(scores.astype(np.float32))
+            exact = Fraction(misses + 1, num + 1)
+            assert exact <= Fraction(str(result.alpha)) < exact + Fraction(1, 10**15)
+            assert miss_budget(result.alpha, num) == misses
 
 
 # --- selective risk -------------------------------------------------------------------------------

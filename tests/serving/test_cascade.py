@@ -222,6 +222,25 @@ def test_too_few_rows_say_how_many_it_takes(table, fitted):
         fitted.at(0.1)
 
 
+def test_a_level_out_of_reach_is_refused(table):
+    # The calls end with the best model; where it is wrong, no model called later can be right.
+    best = Cascade.fit(key(), table.select(TRAIN), loss="covers", reference="best")
+    rows = table.select(CALIBRATION)
+    lost = np.isposinf(best.replay(rows).critical("covers")).sum()
+    assert len(best.policy.calls) < len(best.models)
+    assert lost > 0.02 * len(rows)
+    with pytest.raises(ValueError, match=rf"keeps alpha = 0.02 .*{lost} lose after the last call"):
+        best.calibrate(rows, 0.02)
+    with pytest.raises(ValueError, match=r"of group '.*' .* lose after the last call"):
+        best.calibrate(rows, 0.02, by_group=True)
+    with pytest.raises(ValueError, match=r"alpha = 0.03 and delta = 0.1 on the loss"):
+        best.calibrate(rows, 0.03, delta=0.1)
+    within = best.calibrate(rows, (lost + 2) / (len(rows) + 1))
+    assert np.isfinite(within.calibration.threshold(None)[0])
+    whole = Cascade.fit(key(), table.select(TRAIN), loss="covers", reference="vote")
+    assert whole.calibrate(rows, 0.02).calibration.threshold(None)[0] < np.inf
+
+
 def test_at_another_level(table, fitted, calibrated):
     again = fitted.calibrate(table.select(CALIBRATION), 0.02)
     assert calibrated.at(0.02).calibration.threshold(None) == again.calibration.threshold(None)

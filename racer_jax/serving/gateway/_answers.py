@@ -13,6 +13,9 @@ from racer_jax.serving.gateway._panel import Asking, all_failed
 from racer_jax.serving.gateway._replies import Reply
 from racer_jax.serving.gateway._votes import Vote
 
+# A cascade promises that few of its answers are wrong, and it gives none where none is safe.
+NOT_SAFE = "no answer was safe enough, and that of the fallback model is shown all the same"
+
 
 @dataclass
 class Answer:

@@ -211,9 +211,11 @@ class Planner:
             abstained=decision.abstained,
             null_in_set=routed.null_in_set,
         )
+        everyone = _by_plausibility(decision.margins, decision.scores)
+        everyone = everyone[: calibration_of(racer).max_models]
         if unknown:
-            plan.routed = self._of_unknown(routed, group)
-            self._unknown(plan, racer, _by_plausibility(decision.margins, decision.scores))
+            plan.routed = self._of_unknown(routed, group, everyone)
+            self._unknown(plan, racer, everyone)
         else:
             plan.no_promise(self._why_not(racer, group))
             plan.no_promise(without_text)
@@ -224,8 +226,8 @@ class Planner:
         elif len(decision.scores) < len(self.loaded.models) and plan.reason == "ok":
             plan.reason = "degraded"  # with a threshold of its own: the promise holds
         if situation.alarm:
-            self._alarm(plan, _by_plausibility(decision.margins, decision.scores))
-        self._fit(plan, query)
+            self._alarm(plan, everyone)
+        self.fit(plan, query)
         return plan
 
     def _without_text(self, query: Query) -> str:
@@ -298,20 +300,23 @@ class Planner:
         said = [limit for limit in limits if limit is not None]
         return min(said) if said else None
 
-    def _of_unknown(self, routed: Routed, group: str | None) -> Routed:
+    def _of_unknown(self, routed: Routed, group: str | None, everyone: tuple[str, ...]) -> Routed:
         """The decision on a group that nobody calibrated on: it has no threshold of its own."""
         decision = routed.decision
         changes: dict[str, Any] = {"group": group, "reason": Reason.POOLED_GROUP}
         if self.route.on_unknown_group != "pooled":
             margins = dict.fromkeys(decision.margins, inf)
             changes |= {"reason": Reason.UNKNOWN_GROUP, "threshold": inf, "margins": margins}
-            changes["models"] = _by_plausibility(decision.margins, decision.scores)
+            changes["models"] = everyone
             if costs := costs_of(self.loaded):
-                changes["expected_cost"] = sum(costs[model] for model in decision.scores)
+                changes["expected_cost"] = sum(costs[model] for model in everyone)
         return replace(routed, decision=replace(decision, **changes))
 
     def _unknown(self, plan: Plan, racer: Racer, everyone: tuple[str, ...]) -> None:
-        """A group nobody calibrated on: the promise is kept by calling everyone, if it can be."""
+        """A group nobody calibrated on: the promise is kept by calling everyone, if it can be.
+
+        The artefact may allow fewer models for a query than there are, which it says as a promise.
+        """
         plan.reason = "unknown_group"
         if self.route.on_unknown_group == "pooled":
             plan.no_promise("no calibration query was of this group: the threshold of all was used")
@@ -330,7 +335,11 @@ class Planner:
             )
         plan.models = plan.decided = everyone
         plan.abstained, plan.null_in_set = False, True
-        plan.no_promise(unpromised_to_all(calibration_of(racer), racer.null))
+        if len(everyone) < len(racer.models):
+            few = f"the artefact allows {len(everyone)} of {len(racer.models)} models"
+            plan.no_promise(f"no calibration query was of this group, and {few}")
+        else:
+            plan.no_promise(unpromised_to_all(calibration_of(racer), racer.null))
 
     def _infeasible(self, plan: Plan) -> None:
         most = self._most()
@@ -358,8 +367,12 @@ class Planner:
         elif self.route.on_alarm == "fallback" and self.route.fallback is not None:
             plan.models, plan.abstained = (self.route.fallback,), False
 
-    def _fit(self, plan: Plan, query: Query) -> None:
-        """Leaves out who cannot answer, and the least plausible above a limit."""
+    def fit(self, plan: Plan, query: Query) -> None:
+        """Leaves out who cannot answer, and the least plausible above a limit.
+
+        Raises:
+          GatewayError: If nobody is left, or nothing says what a model costs.
+        """
         if plan.abstained:
             return
         if query.needs:

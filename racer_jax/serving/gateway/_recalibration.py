@@ -32,6 +32,8 @@ class Audited:
       num_audited: Audited requests of the same time, labelled or not.
       routes: How many of the labelled ones came by each route.
       lost_groups: Groups that the artefact was calibrated on and no labelled audit is of.
+      num_without_group: Labelled audits that are left out, since they name no group and the
+        artefact has a threshold for each group.
     """
 
     record: CalibrationRecord
@@ -39,6 +41,7 @@ class Audited:
     num_audited: int
     routes: Mapping[str, int]
     lost_groups: tuple[str, ...] = ()
+    num_without_group: int = 0
 
     def __len__(self) -> int:
         return len(self.record.correct)
@@ -58,7 +61,13 @@ class Audited:
                 "artefact has no threshold for such a group, and takes its requests for those of "
                 "an unknown group"
             )
-        lacking = self.num_audited - len(self)
+        if self.num_without_group:
+            notes.append(
+                "labelled audits of requests that named no group are left out "
+                f"({self.num_without_group:,}): there is a threshold for each group, and none for "
+                "such requests"
+            )
+        lacking = self.num_audited - len(self) - self.num_without_group
         if lacking:
             share = lacking / self.num_audited
             notes.append(
@@ -139,13 +148,22 @@ def audited(
             "GET /audit of the management port lists",
             path=shown(str(state)),
         )
-    columns = zip(*labelled.values(), strict=True)
+    known = None if racer.calibration is None else racer.calibration.groups
+    # A threshold of theirs would be that of a group which no request can name.
+    named = {name: row for name, row in labelled.items() if row[4] is not None or known is None}
+    if not named:
+        raise DataError(
+            f"holds labelled audits of the artefact {artefact} ({len(labelled):,}), but none of a "
+            "request that named a group, and there is a threshold for each group alone",
+            path=shown(str(state)),
+        )
+    columns = zip(*named.values(), strict=True)
     sources, labels, nonconformity, scores, groups, questions, routes = columns
     # Conversations, tools and the like are of groups that only some artefacts know.
     names, lost = None, set[str]()
-    if racer.calibration is not None and racer.calibration.groups is not None:
+    if known is not None:
         names = tuple(sorted({str(group) for group in groups}))
-        lost = set(racer.calibration.groups) - set(names)
+        lost = set(known) - set(names)
     record = CalibrationRecord(
         scores=np.array(scores, np.float32),
         nonconformity=np.stack([np.frombuffer(row, np.float32) for row in nonconformity]),
@@ -155,7 +173,12 @@ def audited(
         groups=names,
     )
     return Audited(
-        record, tuple(sorted(set(sources))), num_audited, Counter(routes), tuple(sorted(lost))
+        record=record,
+        sources=tuple(sorted(set(sources))),
+        num_audited=num_audited,
+        routes=Counter(routes),
+        lost_groups=tuple(sorted(lost)),
+        num_without_group=len(labelled) - len(named),
     )
 
 

@@ -1,12 +1,14 @@
 """Labels of audits that say less or more: what they say counts once, and none takes another's place."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from racer_jax.data.errors import DataError
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._recalibration import audited as labelled_audits
 from racer_jax.serving.gateway._records import DecisionRow, Feedback
 from racer_jax.serving.gateway._replay import replay
@@ -67,6 +69,23 @@ def test_a_label_of_one_answer_is_none_of_the_set(audited, artefacts):
     assert (stored["answer_correct"], stored["correct"]) == (0, _WRONG)
 
 
+def test_answers_are_wrong_too_where_no_model_can_answer(audited):
+    """Such a question may be no miss, so alpha does not bound how often a wrong answer is shown."""
+    checksum = audited.gateway.planners["my"].loaded.checksum
+    audited.gateway.monitors.of("my", checksum).null = "free"
+    for _ in range(10):
+        assert _labelled(audited, _asked(audited), correct=dict.fromkeys(_RIGHT, 0)).json["new"]
+    labels, _ = _counts(audited)
+    assert (labels["num"], labels["misses"], labels["judge_errors"]) == (10, 0, 0)
+    assert (labels["answers"], labels["wrong_answers"]) == (10, 10)
+    status = lambda: audited.admin("GET", "/status").json["routes"]["my"]  # noqa: E731
+    assert status()["delivered_wrong_at_most"] == 1.0
+    for _ in range(10):
+        assert _labelled(audited, _asked(audited), correct=_RIGHT).json["new"]
+    _counts(audited)
+    assert status()["delivered_wrong_at_most"] == pytest.approx(upper_bound(10, 20))
+
+
 def test_a_label_that_says_less_changes_nothing(audited, artefacts):
     name = _asked(audited)
     assert _labelled(audited, name, correct=_RIGHT).json["new"]
@@ -116,7 +135,7 @@ def test_a_state_of_before_takes_labels_that_say_more(tmp_path):
     store.add(DecisionRow("chatcmpl-1", 1.0, "my", pool=("a", "b"), decided=("a",), audited=True))
     store.feedback(Feedback(id="chatcmpl-1", answer_correct=0, source="audit")).result(10)
     store.close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("alter table feedback drop column completes")
     store = Store(str(path), 1e12)
     whole = Feedback(id="chatcmpl-1", correct={"a": 0, "b": 1}, source="audit")
@@ -142,7 +161,7 @@ def test_a_row_that_was_changed_is_named(audited, artefacts, change):
     name = _asked(audited)
     assert _labelled(audited, name, correct=_RIGHT).json["new"]
     settled(audited)
-    with sqlite3.connect(_path(audited)) as connection:
+    with closing(sqlite3.connect(_path(audited))) as connection, connection:
         connection.execute(f"update {change}")
     for read in (
         lambda: _audits(audited, artefacts),

@@ -13,7 +13,9 @@ import pytest
 from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
 from racer_jax.racer.artefact import read
+from racer_jax.racer.errors import UnknownGroupWarning
 from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway import GatewayError
 from racer_jax.serving.gateway._batcher import Routed
 from racer_jax.serving.gateway._identifiers import signed
 from racer_jax.serving.gateway._loaded import Loaded
@@ -24,7 +26,8 @@ from racer_jax.serving.gateway._recalibration import audited, recalibrated
 from racer_jax.serving.gateway._records import AuditRow, DecisionRow, Feedback
 from racer_jax.serving.gateway._references import Reference
 from racer_jax.serving.gateway._since import shown_time, time_of
-from racer_jax.serving.gateway._store import Store, opened
+from racer_jax.serving.gateway._store import Store
+from racer_jax.serving.gateway._tables import opened
 from racer_jax.serving.gateway.settings import Monitors as Settings
 from racer_jax.serving.gateway.settings import Route
 from tests.racer.test_racer import MODELS, table_of
@@ -320,7 +323,7 @@ class Asked:
         return self.texts[0]
 
 
-def plan_of(racer, group, dead=(), **options):
+def plan_of(racer, group, dead=(), alarm=False, **options):
     """The plan of a route with an artefact, and the racer that decided."""
     loaded = Loaded(
         path="my.racer", checksum=ARTEFACT, models=racer.models, alpha=racer.alpha,
@@ -332,7 +335,7 @@ def plan_of(racer, group, dead=(), **options):
         loaded.keep_live(alpha, dead, loaded.calibrate_live(alpha, dead))
 
     planner = Planner("my", Route(artefact="my.racer", **options), loaded, {}, Deciding())
-    situation = Situation(frozenset(dead), False, calibrate)
+    situation = Situation(frozenset(dead), alarm, calibrate)
     plan = asyncio.run(planner.plan(Asked(group), situation))
     return plan, loaded.live(racer.alpha, frozenset(dead))[1] if dead else racer
 
@@ -368,3 +371,43 @@ def test_all_models_keep_no_promise_where_a_hopeless_question_is_a_miss(artefact
     assert "no model can answer counts as a miss" in plan.void[0]
     plan, _ = plan_of(racer, "unheard of", on_unknown_group="pooled")
     assert not plan.promised
+
+
+def test_an_artefact_that_caps_its_sets_is_kept_for_unknown_groups_and_alarms(artefacts):
+    """It says that no query calls more than two models; two of three promise nothing."""
+    table = table_of(np.random.default_rng(6), 60).table
+    bare = Racer.load(artefacts / "bare.racer")
+    racer = bare.calibrate(table, 0.6, max_models=2, allow_overlap=True)
+    racer = replace(racer, calibration=replace(racer.calibration, num_overlap=0))
+    assert "No query calls more than 2 models" in racer.guarantee()
+    plan, _ = plan_of(racer, "unheard of")
+    assert len(plan.models) == 2
+    assert plan.models == plan.decided == plan.routed.decision.models
+    with pytest.warns(UnknownGroupWarning, match="no more than 2 models may be called, with no"):
+        assert set(plan.models) == set(racer.route("sum prime ?", "unheard of").models)
+    assert not plan.promised
+    assert "allows 2 of 3 models" in plan.void[0]
+    with pytest.raises(GatewayError, match="no calibration query was of the group"):
+        plan_of(racer, "unheard of", max_models=1)
+    plan, _ = plan_of(racer, "a", alarm=True, on_alarm="call_all")
+    assert len(plan.models) == 2
+
+
+def test_audits_without_a_group_make_no_group(state, racer):
+    """They made a group named None, which no request can name, and which may be too small."""
+    traffic = state()
+    for i in range(40):
+        traffic.audit((0, 0, 1), group="ab"[i % 2])
+    alone = traffic.audit((1, 0, 0), group=None)
+    audits = audited(traffic.path, ARTEFACT, racer)
+    assert (len(audits), audits.record.groups, audits.num_without_group) == (40, ("a", "b"), 1)
+    (note,) = audits.notes()
+    assert note.startswith("labelled audits of requests that named no group are left out (1)")
+    assert recalibrated(racer, audits).calibration.feasible().all()
+    pooled = replace(
+        racer, calibration=replace(racer.calibration, groups=None, code=0 * racer.calibration.code)
+    )
+    assert len(audited(traffic.path, ARTEFACT, pooled)) == 41
+    traffic.store.ask(lambda c: c.execute("delete from feedback where decision != ?", [alone]))
+    with pytest.raises(DataError, match=r"holds labelled audits .* \(1\), but none of a request"):
+        audited(traffic.path, ARTEFACT, racer)
