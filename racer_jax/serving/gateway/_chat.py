@@ -182,13 +182,14 @@ class _Answering:
     async def fail(self, error: GatewayError) -> None:
         """Sends an error: as the response, or as an event where a stream has begun."""
         self._completion.has_failed(error)
-        if not self._begun:
-            self.ended = True
-            await respond_error(self._send, error, self._completion.headers_of(error))
-            return
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await self._event(error_event(error), last=True)
+                if self._begun:
+                    await self._event(error_event(error), last=True)
+                else:
+                    self.ended = True
+                    headers = self._completion.headers_of(error)
+                    await respond_error(self._send, error, headers)
         except TimeoutError:  # the client does not read: it may stay for ever, the request may not
             if self._connection is not None:
                 self._connection.transport.abort()

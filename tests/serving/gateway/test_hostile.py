@@ -278,10 +278,12 @@ def test_toml_may_begin_with_a_mark_and_is_not_nested_without_end(tmp_path):
     assert "nested so deeply" in _refused(tmp_path, f"a = {'[' * 5000}", ".toml")
 
 
-def test_a_client_that_does_not_read_is_let_go(served, upstreams, monkeypatch):
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_client_that_does_not_read_is_let_go(served, upstreams, monkeypatch, has_begun):
     """Its request would count as under way for ever, and shut others out."""
     monkeypatch.setattr(_chat, "_LAST_WORDS_SECONDS", 0.05)
-    upstreams.says["small"] = [b"data: {}\n\n" for _ in range(3)]
+    parts = [b"data: {}\n\n" for _ in range(3)]
+    upstreams.says["small"] = parts if has_begun else slow("late", 1.0)
     aborted = []
 
     class Connection:
@@ -335,8 +337,11 @@ def test_a_fault_while_artefacts_are_read_again_ends_nothing(caplog):
     async def reload():
         raise KeyError("odd")
 
-    assert asyncio.run(_server._reloaded(SimpleNamespace(reload=reload)))
+    assert asyncio.run(_server._reloaded(SimpleNamespace(ready=True, reload=reload)))
     assert "the artefact in use stays" in caplog.text
+    caplog.clear()
+    assert asyncio.run(_server._reloaded(SimpleNamespace(ready=False, reload=reload)))
+    assert caplog.text == ""
 
 
 def test_labels_of_no_model_keep_no_others_out(served):
