@@ -1,7 +1,6 @@
 """Processes that save, read, count and route at once, and are killed."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -130,22 +129,34 @@ def killed_routes(tally: Tally, rounds: int, folder: Path) -> None:
             left.unlink()  # what SIGKILL leaves; the next run takes a name of its own
 
 
+# Writes a file for ever; a line says that it has begun.
+_WRITES = """
+import sys
+from pathlib import Path
+from racer_jax._files import written_whole
+number = int(sys.argv[2])
+print(flush=True)
+while True:
+    number += 1
+    with written_whole(Path(sys.argv[1])) as temporary:
+        temporary.write_text(str(number % 10) * 5000)
+"""
+
+
 def interrupted_saves(tally: Tally, rounds: int, folder: Path) -> None:
     """Many small files of one name, written whole by processes that are killed."""
-    from racer_jax._files import written_whole
-
     rng, path = random.Random(6), folder / "a.txt"
     path.write_text("0" * 5000)
     for number in range(50 * rounds):
-        child = os.fork()
-        if not child:
-            while True:
-                number += 1
-                with written_whole(path) as temporary:
-                    temporary.write_text(str(number % 10) * 5000)
+        # Not a fork of this process, in which JAX may have threads by now.
+        command = [sys.executable, "-c", _WRITES, str(path), str(number)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        with child.stdout as said:
+            said.readline()
         time.sleep(0.001 + 0.005 * rng.random())
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        child.kill()
+        child.wait()
         tally.tried += 1
         text = path.read_text()
         if len(text) != 5000 or len(set(text)) != 1:

@@ -62,7 +62,7 @@ def test_false_alarms_stay_under_the_level(risk):
 @pytest.mark.slow
 def test_ten_thousand_streams_of_ten_thousand():
     false, error = (
-        monitoring.rows(config, monitoring.run(config, jax.random.key(0)))[0][name]
+        monitoring.rows(config, monitoring.run(jax.random.key(0), None, config))[0][name]
         for config in [monitoring.Config()]
         for name in ("false_alarms", "false_alarms_error")
     )
