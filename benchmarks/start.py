@@ -27,10 +27,11 @@ ARTEFACT = """
 import sys
 import jax
 from racer_jax import Racer
-from racer_jax.data import concat, simulated_pool
+from racer_jax.data import concat, save, simulated_pool
 pool = simulated_pool(jax.random.key(0), test_sizes={"gsm8k": 300}, train_sizes={"gsm8k": 300})
 train, test = (concat([getattr(b, part) for b in pool.values()]) for part in ("train", "test"))
 Racer.fit(jax.random.key(1), train).calibrate(test, "0.1").save(sys.argv[1])
+save(test, sys.argv[2])
 """
 W1 = """
 import sys
@@ -68,11 +69,14 @@ class Line(NamedTuple):
       name: What is done.
       words: The command.
       cached: Whether it finds compiled code.
+      status: How it ends: 1 where something is wrong, as is asked for; 2 where the command line
+        cannot be read.
     """
 
     name: str
     words: Sequence[str]
     cached: bool = True
+    status: int = 0
 
 
 class Cost(NamedTuple):
@@ -88,11 +92,13 @@ class Config(Counted):
     """Options of the benchmark."""
 
     rounds: Annotated[int, "fresh processes of each line"] = 5
-    only: Annotated[str, "lines whose name holds this text; all by default"] = ""
+    only: Annotated[
+        str, "lines whose name holds one of these texts, with commas between them; all by default"
+    ] = ""
 
 
-def measured(words: Sequence[str], cache: str) -> Cost:
-    """Runs a command in a fresh process."""
+def measured(words: Sequence[str], cache: str, status: int = 0) -> Cost:
+    """Runs a command in a fresh process, which must end with this status."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = os.environ | {"PYTHONPATH": path, "RACER_JAX_CACHE": cache}
     # What is installed is there as bytecode; without this a clone would be compiled each time.
@@ -101,27 +107,34 @@ def measured(words: Sequence[str], cache: str) -> Cost:
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    _, status, usage = os.wait4(process.pid, 0)
+    _, ended, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 2):  # 2 is the usage error, which is asked for
+    process.returncode = os.waitstatus_to_exitcode(ended)
+    if process.returncode != status:
         raise SystemExit(f"{words} ended with status {process.returncode}")
     unit = 1e6 if sys.platform == "darwin" else 1e3  # of `ru_maxrss`: bytes there, else KB
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
 
 
 def lines(folder: Path) -> list[Line]:
-    """The table; the artefact and the pool that it needs are in the folder."""
+    """The table; the artefact, the tables and the pool that it needs are in the folder."""
     python, command = [sys.executable, "-c"], [sys.executable, "-m", "racer_jax"]
     check = [sys.executable, str(ROOT / "experiments" / "bound_check.py")]
     check += ["--output", str(folder / "results")]
     question = [*command, "route", str(folder / "my.racer"), "What is 2 + 2?"]
-    pool = str(folder / "W1.npz")
+    pool, artefact = str(folder / "W1.npz"), str(folder / "my.racer")
+    table, broken = str(folder / "logs.csv"), str(folder / "broken.csv")
+    wrong = [*command, "calibrate", artefact, table, "--alpha", "0.1", "--without", "nobody"]
+    train = [*command, "train", broken, "-o", str(folder / "new.racer")]
     return [
         Line("import jax", [*python, "import jax"]),
         Line("racer-jax --help", [*command, "--help"]),
         Line("racer-jax --version", [*command, "--version"]),
-        Line("racer-jax, a usage error", [*command, "route", "--no-such-option"]),
+        Line("racer-jax, a usage error", [*command, "route", "--no-such-option"], status=2),
+        Line("calibrate, an error in its options", wrong, status=1),
+        Line("data summary", [*command, "data", "summary", table]),
+        Line("data summary, an error in the file", [*command, "data", "summary", broken], status=1),
+        Line("train, an error in the file", train, status=1),
         Line("racer-jax route, cached", question),
         Line("import of Racer", [*python, "from racer_jax import Racer"]),
         Line("bound_check, nothing cached", check, cached=False),
@@ -139,18 +152,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         warm = str(folder / "warm")
-        measured([sys.executable, "-c", ARTEFACT, str(folder / "my.racer")], warm)
+        logs = folder / "logs.csv"
+        measured([sys.executable, "-c", ARTEFACT, str(folder / "my.racer"), str(logs)], warm)
+        # What is wrong stands in its last line, which no command knows before it has read the rest.
+        whole = logs.read_bytes().splitlines(keepends=True)
+        (folder / "broken.csv").write_bytes(b"".join([*whole, whole[-1]]))
         saved_workload("W1", folder)
-        table = lines(folder)
-        table = [table[0], *(line for line in table[1:] if config.only in line.name)]
+        table, only = lines(folder), config.only.split(",")
+        table = [table[0], *(line for line in table[1:] if any(map(line.name.__contains__, only)))]
         costs: dict[str, list[Cost]] = {line.name: [] for line in table}
         for line in table:
             if line.cached:
-                measured(line.words, warm)
+                measured(line.words, warm, line.status)
         for i in turns(range(config.rounds)):
             for line in table:
                 cache = warm if line.cached else str(folder / f"cold{i}" / line.name)
-                costs[line.name].append(measured(line.words, cache))
+                costs[line.name].append(measured(line.words, cache, line.status))
     middle = {
         name: Cost(*(median(column) for column in zip(*runs, strict=True)))
         for name, runs in costs.items()

@@ -3,6 +3,9 @@
 While modules are imported nothing is being written, so an interrupt says its line and is gone.
 Later it is raised, so that what is half written is taken away, and said once that is done. Nothing
 here is imported but what Python has imported itself by then.
+
+A server is also ready for SIGHUP, which asks it to read its artefacts again and ends any other
+process: who sends it need not wait until the server has begun.
 """
 
 # `signal` takes ten milliseconds to import, for its enumerations; this is what it wraps.
@@ -73,6 +76,17 @@ def _hold_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
 
 
+def _read_later(_signal: int, _frame: "FrameType | None") -> None:
+    """While a server begins: what it is asked to read again it has not read yet."""
+
+
+def _hold_reloads() -> None:
+    """Where the command is a server, SIGHUP no longer ends it."""
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if command == "serve" and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, _read_later)
+
+
 def _imported() -> None:
     """The command's own modules are imported, and it is about to run."""
     gc.freeze()
@@ -91,6 +105,7 @@ def _ready_for_ctrl_c() -> None:
 
 def main() -> int:
     """Runs the command of this process; returns its exit status."""
+    _hold_reloads()
     _hold_standard_descriptors()
     # What is imported stays. Looking through it for garbage again and again, as more comes, takes a
     # tenth of the time that JAX takes to import: the collector waits until all is there.

@@ -53,6 +53,46 @@ def address_problem(path: str | os.PathLike[str], *, written: bool = False) -> s
     )
 
 
+def check_folder(path: str | os.PathLike[str], *, written: bool = True) -> None:
+    """Refuses a path where no folder can be made or filled.
+
+    Use this before work whose result goes into a folder.
+
+    Args:
+      path: The folder, there already or not.
+      written: Whether files will be written there; else it may be one that is only read.
+
+    Raises:
+      OSError: If it is an address, a file, a pipe or a device is there or above, or it is there
+        and nothing may be written into it.
+
+    >>> check_folder("/dev/null/cache")
+    Traceback (most recent call last):
+    NotADirectoryError: [Errno 20] must be a folder to write to, got a device: '/dev/null'
+    """
+    if problem := address_problem(path, written=True):
+        raise FileNotFoundError(errno.ENOENT, problem)
+    place = os.path.abspath(path)
+    while not os.path.lexists(place):  # what is to be made is made in the first that is there
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise NotADirectoryError(
+            errno.ENOTDIR, f"must be a folder to write to, got {_kind(place)}", place
+        )
+    if written and not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "cannot be written to", place)
+
+
+def _kind(path: str) -> str:
+    """What is at a path, other than a folder."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        return "a link that leads nowhere" if not os.path.exists(path) else "a link to a file"
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return "a pipe"
+    return "a file" if stat.S_ISREG(mode) else "a device"
+
+
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
     """Errors of the disk name the file that was to be written, not the temporary one.

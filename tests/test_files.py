@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import racer_jax
-from racer_jax._files import make_way, read_kept, written_whole
+from racer_jax._files import check_folder, make_way, read_kept, written_whole
 from racer_jax.montecarlo.summaries import Checkpoint
 
 PACKAGE = Path(racer_jax.__file__).parent
@@ -92,3 +92,38 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     for name in ("pipe", "folder", "file", "absent"):
         make_way(tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {"pipe", "loop", "file"}
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("s3://bucket/x", "is an address"),
+        ("file", "must be a folder to write to, got a file"),
+        ("file/x/y", "must be a folder to write to, got a file"),
+        ("pipe", "must be a folder to write to, got a pipe"),
+        ("nowhere", "got a link that leads nowhere"),
+        ("to_file", "got a link to a file"),
+    ],
+)
+def test_what_is_no_place_for_a_folder(place, problem, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    os.mkfifo("pipe")
+    Path("nowhere").symlink_to("absent")
+    Path("to_file").symlink_to("file")
+    for written in (True, False):
+        with pytest.raises(OSError, match=problem):
+            check_folder(place, written=written)
+
+
+def test_a_folder_that_cannot_be_written_to_may_be_read(tmp_path, monkeypatch):
+    check_folder(tmp_path / "new" / "folder")
+    allowed = os.access
+    monkeypatch.setattr(  # for root every folder is writable
+        os, "access", lambda path, mode: not mode & os.W_OK and allowed(path, mode)
+    )
+    for folder in (tmp_path, tmp_path / "new" / "folder"):
+        check_folder(folder, written=False)
+        with pytest.raises(PermissionError, match="cannot be written to") as refused:
+            check_folder(folder)
+        assert refused.value.filename == str(tmp_path)

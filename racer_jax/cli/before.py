@@ -5,11 +5,14 @@ Nothing here imports JAX; what only a table or a router can say is said where it
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from racer_jax._distribution import install_command
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._source import check_exists
 
@@ -47,6 +50,12 @@ def check_tables(
         Rows.of(arguments, purpose)
     for path in source.paths:
         check_exists(path)
+    if source.options:
+        from racer_jax.data.loading import check_options  # with NumPy, which the others do without
+
+        rest = dict(source.options)
+        rest.pop("pools", None)
+        check_options(rest.pop("format", None), rest)
 
 
 def check_models(arguments: argparse.Namespace, artefact: Path) -> None:
@@ -62,16 +71,26 @@ def check_models(arguments: argparse.Namespace, artefact: Path) -> None:
 
     description = description_of(artefact)
     if description is not None:
-        Source.of(arguments).check_models(description["models"])
+        source = replace(Source.of(arguments), of_racer=description.get("kind") != "cascade")
+        source.check_models(description["models"])
 
 
 def check_lines(name: str | Path | None) -> None:
-    """Refuses a file of lines that is not there; `-` is the standard input.
+    """Refuses a file of lines that is not there, or is a folder; `-` is the standard input.
 
     Use this when a command reads lines.
+
+    Raises:
+      DataError: If it is neither a file nor a pipe.
+      ValueError: If its name is empty, as that of a variable that is not set.
     """
-    if name is not None and str(name) != "-":
-        check_exists(Path(name))
+    if name is None or str(name) == "-":
+        return
+    if not str(name):
+        raise ValueError("the name of a file must not be empty: give - for the standard input")
+    check_exists(Path(name))
+    if Path(name).is_dir():
+        raise DataError("must be a file, got a folder", path=name)
 
 
 def check_artefact_read(path: Path, kind: str | None = None) -> dict[str, Any]:
@@ -87,22 +106,23 @@ def check_artefact_read(path: Path, kind: str | None = None) -> dict[str, Any]:
     return checked_description(path, kind)
 
 
-def check_calibrated(path: Path) -> None:
-    """Refuses the artefact of a racer that has no threshold.
+def check_calibrated(path: Path, kind: str | None = None) -> None:
+    """Refuses the artefact of a racer, or of `kind`, that has no threshold.
 
     Use this when a command cannot do without one.
 
     Raises:
       DataError: If it has none; it says how to calibrate it.
     """
-    if check_artefact_read(path)["calibration"] is None:
-        raise not_calibrated(path)
+    if check_artefact_read(path, kind)["calibration"] is None:
+        raise not_calibrated(path, kind)
 
 
-def not_calibrated(path: Path) -> DataError:
+def not_calibrated(path: Path, kind: str | None = None) -> DataError:
     """The error for an artefact without a threshold. Use this when a command needs one."""
     problem = "this command needs a threshold: calibrate it first, for example: racer-jax "
-    problem += f"calibrate {shlex.quote(str(path))} TABLE --alpha 0.1 --unseen"
+    command = "calibrate" if kind is None else f"{kind} calibrate"
+    problem += f"{command} {shlex.quote(str(path))} TABLE --alpha 0.1 --unseen"
     return DataError(problem, path=path)
 
 
@@ -132,7 +152,9 @@ def check_levels(
         check_chance("level", level)
 
 
-def check_sizes(max_models: Any = None, min_models: int | None = None) -> None:
+def check_sizes(
+    max_models: Any = None, min_models: int | None = None, num_models: int | None = None
+) -> None:
     """Refuses numbers of models that no set can have.
 
     Use this when a command limits the size of sets.
@@ -140,14 +162,10 @@ def check_sizes(max_models: Any = None, min_models: int | None = None) -> None:
     Raises:
       ValueError: If one is too small, or they leave no size.
     """
-    from racer_jax.core.scalar_checks import check_count
+    from racer_jax.core.scalar_checks import check_count, check_min_models
 
     most = None if max_models in (None, OFF) else check_count("max_models", max_models)
-    if not min_models:
-        return
-    check_count("min_models", min_models)
-    if most is not None and min_models > most:
-        raise ValueError(f"min_models must be at most {most}, max_models, got {min_models}")
+    check_min_models(min_models or 0, most, num_models)
 
 
 def check_form(form: str | None, view: str | None = None) -> None:
@@ -165,3 +183,20 @@ def check_form(form: str | None, view: str | None = None) -> None:
         forms_by_group(form)
     if view is not None:
         check_view(view)
+
+
+def check_installed(module: str, what: str, extra: str) -> None:
+    """Refuses to begin where a package of an extra is missing.
+
+    Use this when a command needs it only at its end, or after long work.
+
+    Args:
+      module: The name that is imported.
+      what: What needs it.
+      extra: The extra that brings it.
+
+    Raises:
+      ModuleNotFoundError: If it is.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ModuleNotFoundError(f"{what} needs {module}: {install_command(extra)}")

@@ -33,6 +33,7 @@ from racer_jax.cli.places import add_overwrite, check_artefact
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
+from racer_jax.racer.pool_names import places_without
 
 if TYPE_CHECKING:
     from racer_jax.racer.racer import Racer
@@ -203,16 +204,19 @@ def _check(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
     _check_applied(arguments)
     check_levels(arguments.alpha, delta=arguments.delta)
-    check_sizes(arguments.max_models, arguments.min_models)
     check_form(arguments.form, arguments.view)
     changed = None if arguments.from_scores else arguments.artefact
     output = arguments.output or arguments.artefact
     check_artefact(output, overwrite=arguments.overwrite, changed=changed)
     if arguments.from_scores:
+        check_sizes(arguments.max_models, arguments.min_models)
         check_tables(arguments, "calibrate")
         Source.of(arguments).check_scored()
         return
     description = check_artefact_read(arguments.artefact)
+    models = description["models"]
+    num_models = len(places_without(models, arguments.without) if arguments.without else models)
+    check_sizes(arguments.max_models, arguments.min_models, num_models)
     if arguments.path:
         check_tables(arguments, "calibrate")
         if not arguments.without:

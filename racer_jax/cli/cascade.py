@@ -12,6 +12,7 @@ from racer_jax.cli.before import (
     check_artefact_read,
     check_form,
     check_levels,
+    check_models,
     check_tables,
 )
 from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
@@ -256,8 +257,11 @@ def _check_calibrate(arguments: argparse.Namespace) -> None:
     description = check_artefact_read(arguments.artefact, "cascade")
     if arguments.path:
         check_tables(arguments, "calibrate")
+        check_models(arguments, arguments.artefact)
     elif description["calibration"] is None:
         raise _nothing_to_change(arguments.artefact)
+    elif arguments.loss not in (None, description["calibration"]["loss"]):
+        raise ValueError("another --loss needs logged answers to calibrate on")
 
 
 def _nothing_to_change(artefact: Path) -> DataError:
@@ -278,8 +282,6 @@ def calibrate(arguments: argparse.Namespace) -> None:
     if not arguments.path:
         if cascade.calibration is None:
             raise _nothing_to_change(arguments.artefact)
-        if arguments.loss not in (None, cascade.calibration.loss):
-            raise ValueError("another --loss needs logged answers to calibrate on")
         cascade_at_alpha = cascade.at(arguments.alpha)
     else:
         loss = arguments.loss or cascade.policy.loss

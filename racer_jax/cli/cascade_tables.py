@@ -49,7 +49,6 @@ def answered_rows(
 
     rows = Rows.of(arguments, "calibrate" if recalibrating else "measure")
     source = replace(Source.of(arguments), of_racer=False)
-    source.check_models(cascade.models)
     table = labelled_rows(source.table_of(cascade.models), loss)
     if arguments.unseen:
         usage = cascade.usage(table)

@@ -9,20 +9,22 @@ from pathlib import Path
 
 from racer_jax.cli.before import (
     check_artefact_read,
+    check_calibrated,
     check_levels,
     check_lines,
-    check_tables,
 )
 from racer_jax.cli.cascade_tables import answered_rows
 from racer_jax.cli.inputs import open_input
+from racer_jax.cli.measuring import (
+    add_evaluating,
+    add_reporting,
+    check_evaluating,
+    check_measured,
+    check_reporting,
+)
 from racer_jax.cli.options import (
     Subparsers,
-    add_choosing,
     add_command,
-    add_json,
-    add_reading,
-    add_reading_options,
-    add_unseen,
 )
 from racer_jax.cli.output import (
     flush,
@@ -30,7 +32,6 @@ from racer_jax.cli.output import (
     print_json_text,
     print_line,
 )
-from racer_jax.cli.places import PAGES, check_file
 from racer_jax.cli.work_bar import work_bar
 
 
@@ -50,29 +51,13 @@ def _add_evaluate(subparsers: Subparsers) -> None:
         "racer-jax cascade evaluate my.cascade logs/ --unseen --alphas 0.005,0.01,0.02",
         check=_check_evaluate,
     )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser)
-    parser.add_argument("--alphas", help="levels to measure at (default: the artefact's)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="also write everything as JSON (default: no file)",
-    )
-    add_unseen(parser)
-    add_choosing(parser)
-    add_json(parser)
-    add_reading_options(parser)
+    add_evaluating(parser, "levels to measure at (default: the artefact's)")
     parser.set_defaults(run=evaluate)
 
 
 def _check_evaluate(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
-    check_levels(alphas=arguments.alphas)
-    if arguments.output is not None:
-        check_file(arguments.output, ".json", inputs=arguments.path)
-    check_tables(arguments, "measure")
-    check_artefact_read(arguments.artefact, "cascade")
+    check_evaluating(arguments, "cascade")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -113,31 +98,15 @@ def _add_report(subparsers: Subparsers) -> None:
         "racer-jax cascade report my.cascade --data logs/ --unseen --output report.html",
         check=_check_report,
     )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser, "--data", dest="path", required=True, nargs="+")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("report.html"),
-        help="file to write (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--alphas", help="levels of the slider: 0.01,0.02 or first:last:step (default: ten levels)"
-    )
-    parser.add_argument("--title", help="heading of the page (default: a general one)")
-    add_unseen(parser)
-    add_choosing(parser)
-    add_json(parser)
-    add_reading_options(parser)
+    levels = "levels of the slider: 0.01,0.02 or first:last:step (default: ten levels)"
+    add_reporting(parser, levels, "a general one")
     parser.set_defaults(run=report)
 
 
 def _check_report(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
-    check_levels(alphas=arguments.alphas)
-    check_file(arguments.output, *PAGES, inputs=arguments.path)
-    check_tables(arguments, "measure")
-    check_artefact_read(arguments.artefact, "cascade")
+    check_reporting(arguments)
+    check_measured(arguments, "cascade")
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -198,7 +167,10 @@ def _check_route(arguments: argparse.Namespace) -> None:
         )
     check_levels(arguments.alpha)
     check_lines(arguments.input)
-    check_artefact_read(arguments.artefact, "cascade")
+    if arguments.alpha is None:
+        check_artefact_read(arguments.artefact, "cascade")
+    else:  # without a threshold there is no level
+        check_calibrated(arguments.artefact, "cascade")
 
 
 def route(arguments: argparse.Namespace) -> None:

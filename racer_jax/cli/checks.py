@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from racer_jax.cli.score_checks import (
     print_checks,
 )
 from racer_jax.cli.work_bar import work_bar
+from racer_jax.core.scalar_checks import check_count
 
 
 def add(subparsers: Subparsers) -> None:
@@ -90,11 +92,16 @@ def _check(arguments: argparse.Namespace) -> None:
     check_levels(alphas=arguments.alphas)
     if not 0 < arguments.calibration < 1:
         raise ValueError(f"--calibration must be a share in (0, 1), got {arguments.calibration}")
-    if arguments.splits < 0 or not arguments.z > 0:
-        raise ValueError("--splits must not be negative, and --z must be above 0")
+    check_count("--splits", arguments.splits, least=0, most=(1 << 32) - 1)
+    if not 0 < arguments.z < math.inf:
+        raise ValueError(f"--z must be above 0, and finite, got {arguments.z}")
     if arguments.table or arguments.scores is not None:
         check_lines(arguments.scores)
         check_tables(arguments, paths=files_of(arguments))
+        if arguments.scores is not None and not files_of(arguments):
+            from racer_jax.studies.score_files import check_labelled
+
+            check_labelled(arguments.scores)
         return
     check_tables(arguments, "measure")
     check_artefact_read(arguments.artefact)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from racer_jax._distribution import install_command
-from racer_jax._files import address_problem, written_whole
-from racer_jax.cli.options import Subparsers, add_command
+from racer_jax._files import check_folder, written_whole
+from racer_jax.cli.options import Subparsers, add_command, as_seed
 from racer_jax.cli.output import flush, print_line
 from racer_jax.racer.errors import ArtefactError
 
@@ -37,7 +37,7 @@ def add(subparsers: Subparsers, main: Callable[[Sequence[str]], int]) -> None:
         help="folder to fill (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the simulated logs (default: %(default)s)"
+        "--seed", type=as_seed, default=0, help="seed of the simulated logs (default: %(default)s)"
     )
     parser.set_defaults(run=lambda arguments: demo(arguments.output, arguments.seed, main))
 
@@ -142,13 +142,11 @@ def _check_folder(folder: Path) -> None:
     """Refuses a folder that holds something else than a demo.
 
     Raises:
-      ArtefactError: If it does, or is an address.
+      ArtefactError: If it does.
+      OSError: If it cannot be made or filled.
     """
-    if problem := address_problem(folder, written=True):
-        raise ArtefactError(problem)
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "commands.sh").exists())
-    ):
+    check_folder(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "commands.sh").exists():
         raise ArtefactError("must be a new folder, or that of an earlier demo", path=folder)
 
 

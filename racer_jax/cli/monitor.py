@@ -20,6 +20,7 @@ from racer_jax.cli.options import (
     add_command,
     add_json,
     add_reading_options,
+    as_seed,
 )
 from racer_jax.cli.output import FAILED, flush, print_json, print_line, print_notes
 from racer_jax.cli.places import check_file
@@ -127,7 +128,7 @@ racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --i
         "the numbers are as before (default: 0.05); not --alpha, the risk that was promised",
     )
     parser.add_argument(
-        "--seed", type=int, help="exchangeability: breaks ties of numbers (default: 0)"
+        "--seed", type=as_seed, help="exchangeability: breaks ties of numbers (default: 0)"
     )
     parser.add_argument(
         "--wait",

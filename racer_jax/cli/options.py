@@ -78,9 +78,39 @@ def add_command(
         epilog=f"examples:\n{lines}",
         formatter_class=HelpPage,
     )
+    parser.register("type", Path, _path)
     # No name that an option of a command may have.
     parser.set_defaults(needs=tuple(needs), check_options=check)
     return parser
+
+
+def _path(text: str) -> Path:
+    """A path as it was typed; an empty one, as of a variable that is not set, names no file.
+
+    `Path` would take it for the folder in which the command runs.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a file or folder, got an empty one")
+    return Path(text)
+
+
+def as_seed(text: str) -> int:
+    """A seed as JAX takes it.
+
+    Use this when an option is a seed.
+
+    Raises:
+      ArgumentTypeError: If it is no whole number of 32 bits.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or not -(1 << 31) <= number < 1 << 32:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from {-(1 << 31)} to {(1 << 32) - 1}, got {text!r}"
+        )
+    return number
 
 
 def add_reading(parser: argparse.ArgumentParser, *names: str, **positional: Any) -> None:
@@ -124,7 +154,7 @@ def add_reading_options(
         return
     reading.add_argument(
         "--seed",
-        type=int,
+        type=as_seed,
         metavar="N",
         help="seed of --share, of training and of the label rule 'one attempt' (default: 0)",
     )
@@ -387,6 +417,12 @@ class Source:
                 "must be a score matrix (.npz), for an artefact made from scores, got another file",
                 path=self.name,
             )
+        if self.paths[0].is_file():
+            from racer_jax.data.formats._npz import open_npz
+
+            with open_npz(self.paths[0]) as archive:
+                for field in ("correct", "scores"):
+                    archive.require(field)
 
 
 def _without(models: Sequence[str]) -> str:

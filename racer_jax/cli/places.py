@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from racer_jax._files import address_problem
+from racer_jax._files import address_problem, check_folder
 from racer_jax.cli.output import print_notes
 from racer_jax.data.errors import DataError
 
@@ -24,6 +24,7 @@ def check_file(path: Path, *endings: str, inputs: Iterable[str | Path] = ()) -> 
 
     Raises:
       DataError: If the path cannot be written that way.
+      OSError: If nothing can be written into its folder.
       ValueError: If its name ends in something else.
     """
     if problem := address_problem(path, written=True):
@@ -32,6 +33,7 @@ def check_file(path: Path, *endings: str, inputs: Iterable[str | Path] = ()) -> 
         raise DataError("must be a file to write to", path=path)
     if not path.absolute().parent.is_dir():
         raise DataError("must be in a folder that exists", path=path)
+    check_folder(path.absolute().parent)
     if any(_is_read(path, Path(name)) for name in inputs):
         raise DataError("is read by this command: write to another file", path=path)
     if endings and path.suffix.lower() not in endings:
@@ -39,20 +41,6 @@ def check_file(path: Path, *endings: str, inputs: Iterable[str | Path] = ()) -> 
             f"output must end in {' or '.join(endings)}, such as "
             f"{path.with_suffix(endings[0])}, got {path}"
         )
-
-
-def check_folder(path: Path) -> None:
-    """Refuses what is no place for a folder.
-
-    Use this when a command fills a folder of its own.
-
-    Raises:
-      DataError: If it is a file, or an address.
-    """
-    if problem := address_problem(path, written=True):
-        raise DataError(problem)
-    if path.exists() and not path.is_dir():
-        raise DataError("must be a folder to write to, got a file", path=path)
 
 
 def _is_read(path: Path, source: Path) -> bool:

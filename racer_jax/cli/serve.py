@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from racer_jax._distribution import install_command
+from racer_jax._files import check_folder
 from racer_jax.cli.before import check_artefact_read, check_calibrated, check_levels
 from racer_jax.cli.options import Subparsers, add_command, add_json
 from racer_jax.cli.output import flush, print_json, print_line
-from racer_jax.cli.places import add_overwrite, check_artefact, check_folder
+from racer_jax.cli.places import add_overwrite, check_artefact
 
 if TYPE_CHECKING:
     from racer_jax.serving.gateway._since import Since
@@ -261,6 +262,7 @@ def compare(parsed: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from racer_jax.serving.gateway._arms import compare as compared
+    from racer_jax.serving.gateway._since import shown_time
 
     first, second = parsed.routes
     done = compared(parsed.state, first, second, parsed.level, parsed.users, parsed.experiment)
@@ -279,6 +281,12 @@ def compare(parsed: argparse.Namespace) -> None:
     if done.better is None:
         verdict = "no difference is shown so far"
     print_line(f"{verdict} (evidence {done.evidence:.3g}, {1 / done.level:g} needed)")
+    if done.since is not None:
+        print_line(
+            f"counted since {shown_time(done.since)}: the key of the draw was another before, and "
+            "units may have changed their route. What was compared before then is a comparison of "
+            "its own: the chances of both add up"
+        )
 
 
 def check_extra() -> None:

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from racer_jax._files import check_folder
 from racer_jax.cli import names
-from racer_jax.cli.before import check_tables
+from racer_jax.cli.before import check_installed, check_tables
 from racer_jax.cli.options import (
     Source,
     Subparsers,
@@ -73,6 +74,8 @@ def _add_convert(subparsers: Subparsers) -> None:
 def _check_convert(arguments: argparse.Namespace) -> None:
     """What can be said before anything is read."""
     check_output(arguments.output)
+    if arguments.output.suffix.lower() == ".parquet":
+        check_installed("pyarrow", "Parquet", "parquet")
     check_file(arguments.output, inputs=arguments.path)
     check_tables(arguments)
 
@@ -109,7 +112,9 @@ def _add_fetch(subparsers: Subparsers) -> None:
 
 
 def _check_fetch(arguments: argparse.Namespace) -> None:
-    """Nothing: what is wrong is said by the download itself, which waits for no JAX."""
+    """The folder alone: the download itself waits for no JAX."""
+    if arguments.folder is not None:
+        check_folder(arguments.folder)
 
 
 def fetch_corpus(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,21 +16,22 @@ from racer_jax.cli.before import (
     check_calibrated,
     check_levels,
     check_lines,
-    check_models,
-    check_tables,
     not_calibrated,
 )
 from racer_jax.cli.inputs import Rows, labelled, open_input, refuse_table
+from racer_jax.cli.measuring import (
+    add_evaluating,
+    add_reporting,
+    check_evaluating,
+    check_measured,
+    check_reporting,
+)
 from racer_jax.cli.options import (
     Source,
     Subparsers,
-    add_choosing,
     add_command,
     add_json,
-    add_reading,
-    add_reading_options,
     add_sequential,
-    add_unseen,
 )
 from racer_jax.cli.output import (
     flush,
@@ -39,8 +41,9 @@ from racer_jax.cli.output import (
     print_notes,
     write_lines,
 )
-from racer_jax.cli.places import PAGES, check_file
+from racer_jax.cli.places import check_file
 from racer_jax.cli.work_bar import work_bar
+from racer_jax.core.scalar_checks import check_count
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -174,8 +177,7 @@ def route(arguments: argparse.Namespace) -> None:
 
 def _source(arguments: argparse.Namespace) -> str | None:
     """Where the lines come from; None where the questions are arguments."""
-    if arguments.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {arguments.batch}")
+    check_count("--batch", arguments.batch, most=sys.maxsize)
     source: str | None = arguments.input
     if source is None and arguments.text == ["-"]:
         return "-"
@@ -248,37 +250,15 @@ def _add_evaluate(subparsers: Subparsers) -> None:
         """
 racer-jax evaluate my.racer test.csv
 racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figures.json""",
-        check=_check_evaluate,
+        check=check_evaluating,
     )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser)
-    parser.add_argument(
-        "--alphas",
-        help="levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
+    add_evaluating(
+        parser,
+        "levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
         "0.01:0.5:0.01; the terminal then shows the artefact's alone)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="also write everything as JSON (default: no file)",
-    )
-    add_unseen(parser)
-    add_choosing(parser)
     add_sequential(parser, "evaluate")
-    add_json(parser)
-    add_reading_options(parser)
     parser.set_defaults(run=evaluate)
-
-
-def _check_evaluate(arguments: argparse.Namespace) -> None:
-    """What can be said before anything is computed."""
-    check_levels(alphas=arguments.alphas)
-    if arguments.output is not None:
-        check_file(arguments.output, ".json", inputs=arguments.path)
-    check_tables(arguments, "measure")
-    check_calibrated(arguments.artefact)
-    check_models(arguments, arguments.artefact)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -313,18 +293,11 @@ racer-jax report my.racer --data test.csv --sequential my.cascade     both, side
 racer-jax report my.cascade --data logs.csv                           a cascade alone""",
         check=_check_report,
     )
-    parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
-    add_reading(parser, "--data", dest="path", required=True, nargs="+")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("report.html"),
-        help="file to write (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--alphas",
-        help="levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
+    add_reporting(
+        parser,
+        "levels to measure beside the artefact's: 0.05,0.1 or first:last:step (default: "
         "0.01:0.5:0.01)",
+        "Routing report",
     )
     parser.add_argument(
         "--sequential",
@@ -335,25 +308,16 @@ racer-jax report my.cascade --data logs.csv                           a cascade 
         help="show calling one model after another beside sets: an artefact of 'cascade train' "
         "(default: sets alone); without CASCADE, the ARTEFACT is that of a cascade",
     )
-    parser.add_argument("--title", help="heading of the page (default: Routing report)")
-    add_unseen(parser)
-    add_choosing(parser)
-    add_json(parser)
-    add_reading_options(parser)
     parser.set_defaults(run=report)
 
 
 def _check_report(arguments: argparse.Namespace) -> None:
     """What can be said before anything is computed."""
-    if arguments.title is not None and not arguments.title.strip():
-        raise ValueError("--title must not be empty")
-    check_levels(alphas=arguments.alphas)
-    check_file(arguments.output, *PAGES, inputs=arguments.path)
-    check_tables(arguments, "measure")
+    check_reporting(arguments)
     if _is_of_a_cascade(arguments):
-        check_artefact_read(arguments.artefact, "cascade")
+        check_measured(arguments, "cascade")
         return
-    check_calibrated(arguments.artefact)
+    check_measured(arguments)
     if arguments.sequential is not None:
         check_artefact_read(arguments.sequential, "cascade")
 

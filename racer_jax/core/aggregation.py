@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import (
     as_array,
     as_binary,
@@ -175,7 +176,7 @@ def _check_vote(
             f"weights must be finite, got {on_host(weights)[bad][0]} at {first_bad(bad)}"
         )
     if not isinstance(temperature, jax.Array):
-        temperature = np.asarray(temperature, np.float32)
+        temperature = np.asarray(given("temperature", temperature), np.float32)
     temperature = on_device(temperature).astype(jnp.float32)
     if not is_traced(temperature) and (bad := ~(on_host(temperature) > 0)).any():
         raise ValueError(

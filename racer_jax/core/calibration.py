@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import (
     as_array,
     as_binary,
@@ -142,8 +143,6 @@ def _with_ndim(array: jax.Array, ndim: int) -> jax.Array:
     return jnp.expand_dims(array, tuple(range(ndim - array.ndim)))
 
 
-@jax.jit
-@on_any_mesh
 def threshold_at_rank(
     critical_scores: jax.Array,
     rank: jax.Array,
@@ -164,6 +163,22 @@ def threshold_at_rank(
 
     Use this when you have ranks under `jit`; `threshold_at_budget` also checks its arguments.
     """
+    # A compiled function takes the bytes of such arrays for numbers of this machine.
+    critical_scores, rank = given("critical_scores", critical_scores), given("rank", rank)
+    mask, tie_break = given("mask", mask), given("tie_break", tie_break)
+    threshold: jax.Array | TieBroken = _at_rank(critical_scores, rank, mask, tie_break)
+    return threshold
+
+
+@jax.jit
+@on_any_mesh
+def _at_rank(
+    critical_scores: jax.Array,
+    rank: jax.Array,
+    mask: jax.Array | None = None,
+    tie_break: jax.Array | None = None,
+) -> jax.Array | TieBroken:
+    """`threshold_at_rank`, of arrays that JAX takes."""
     dtype = critical_scores.dtype
     critical_scores = without_gradient(critical_scores)
     # exact, and of a width that has integers
@@ -365,7 +380,7 @@ def threshold_at_budget(
     """
     value, tie_break = value_and_tie("critical_scores", critical_scores, tie_break)
     mask, num = checked_rows(value, mask)
-    budgets = budget if isinstance(budget, jax.Array) else np.asarray(budget)
+    budgets = budget if isinstance(budget, jax.Array) else np.asarray(given("budget", budget))
     if not jnp.issubdtype(budgets.dtype, jnp.integer):
         raise TypeError(f"budget must hold integers, got dtype {budgets.dtype}")
     scalar, size = budgets.ndim == 0, value.shape[-1]
@@ -383,7 +398,7 @@ def threshold_at_budget(
 def _padded_threshold(
     value: jax.Array, rank: jax.Array, mask: jax.Array | None, tie_break: jax.Array | None
 ) -> jax.Array | TieBroken:
-    """`threshold_at_rank`, compiled for few lengths where the arrays have values.
+    """`_at_rank`, compiled for few lengths where the arrays have values.
 
     What is added is (+inf, the last tie), not below any score, so that it is at no rank up to n;
     and at the ranks above n the threshold is just that.
@@ -392,5 +407,5 @@ def _padded_threshold(
         value = padded(value, -1, np.inf)
         mask = None if mask is None else padded(mask, -1, False)
         tie_break = None if tie_break is None else padded(tie_break, -1, _TOP)
-    threshold: jax.Array | TieBroken = threshold_at_rank(value, rank, mask, tie_break)
+    threshold: jax.Array | TieBroken = _at_rank(value, rank, mask, tie_break)
     return threshold

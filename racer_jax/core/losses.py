@@ -358,7 +358,7 @@ def loss_at(loss: SetLoss, threshold: ArrayLike | TieBroken) -> jax.Array:
             "threshold and loss go together: both with a tie-break, or both without one"
         )
     pair = threshold if isinstance(threshold, TieBroken) else (threshold,)
-    limits = tuple(on_device(part) for part in pair)
+    limits = tuple(on_device(given("threshold", part)) for part in pair)
     function = partial(lost_at, bound=loss.bound)
     vectors: tuple[jax.Array, ...] = (loss.start,)
     shared: tuple[jax.Array, ...] = ()

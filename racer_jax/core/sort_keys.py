@@ -9,6 +9,8 @@ from math import inf
 
 import numpy as np
 
+from racer_jax._arrays import given
+
 # Below the key of every threshold: the model is in every set, whatever its tie-break.
 ALWAYS = np.uint64(0)
 # No real number has this key: the model is in no set, not even at threshold +inf.
@@ -33,6 +35,7 @@ def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     >>> np.argsort(keys).tolist()
     [1, 2, 0]
     """
+    value, tie = given("value", value), given("tie", tie)
     keys: np.ndarray
     if value.dtype.itemsize <= 4:
         # A sum with 0.0 is the number itself, and 0.0 for -0.0.
@@ -65,6 +68,7 @@ def entry_keys(nonconformity: np.ndarray, tie_break: np.ndarray | None) -> np.nd
     >>> (keys <= ordered_keys(np.float32([0.25]), np.uint32([0]))).tolist()
     [[True, False, False]]
     """
+    nonconformity = given("nonconformity", nonconformity)
     if tie_break is None:
         tie_break = np.zeros(nonconformity.shape, np.uint32)
     keys = ordered_keys(nonconformity, tie_break)
@@ -93,6 +97,7 @@ def critical_places(keys: np.ndarray, correct: np.ndarray) -> np.ndarray:
     >>> critical_places(keys, np.array([[True, False], [False, False]])).tolist()
     [0, 2]
     """
+    keys, correct = given("keys", keys), given("correct", correct)
     truth = np.concatenate([correct, ~correct.any(axis=1, keepdims=True)], axis=1)
     places = np.where(truth, keys, np.iinfo(keys.dtype).max).argmin(axis=1)
     # Where every column of the truth is NEVER, the smallest may be that of a wrong model.
@@ -116,4 +121,5 @@ def critical_keys(keys: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
     Use this when only the order of the critical scores matters, as in counting misses.
     """
+    keys = given("keys", keys)
     return np.take_along_axis(keys, critical_places(keys, correct)[:, None], axis=1)[:, 0]

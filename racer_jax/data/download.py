@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from racer_jax._distribution import install_command
-from racer_jax._files import address_problem
+from racer_jax._files import check_folder
 from racer_jax.data.errors import DataError
 
 # Where the files of both corpora are; a commit and a path within the repository are appended.
@@ -158,6 +158,7 @@ def fetch(
     Raises:
       ValueError: If the corpus is unknown.
       ImportError: If pooch is not installed.
+      OSError: If the folder cannot be made or written to.
       DataError: If a file cannot be downloaded, or is not the right one; it says what to do.
     """
     if corpus not in CORPORA:
@@ -167,8 +168,7 @@ def fetch(
 
     source = CORPORA[corpus]
     folder = default if folder is None else Path(folder)
-    if problem := address_problem(folder, written=True):
-        raise DataError(problem)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     download = _Download(folder, sys.stderr.isatty() if progress is None else progress)
     pooch.get_logger().setLevel("WARNING")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from racer_jax._arrays import given
 from racer_jax._files import written_whole
 from racer_jax.data.formats._arrow import modules
 
@@ -40,7 +41,7 @@ def write_predictions(
       ValueError: If the name ends in none of these, or shapes do not fit.
       TypeError: If `called` is not boolean.
     """
-    path, called = Path(path), np.asarray(called)
+    path, called = Path(path), np.asarray(given("called", called))
     if path.suffix not in (".csv", ".jsonl", ".parquet"):
         raise ValueError(f"path must end in .csv, .jsonl or .parquet, got {path}")
     if called.dtype != np.bool_:
@@ -138,7 +139,7 @@ def write_routerarena(
       TypeError: If `called` is not boolean.
       ValueError: If the name does not end in `.json`, or shapes do not fit.
     """
-    path, called = Path(path), np.asarray(called)
+    path, called = Path(path), np.asarray(given("called", called))
     if path.suffix != ".json":
         raise ValueError(f"path must end in .json, got {path}")
     if called.dtype != np.bool_:
@@ -149,7 +150,7 @@ def write_routerarena(
             f"called must have shape {shape} and texts length {len(ids)} for ids and models, got "
             f"{called.shape} and {len(texts)}"
         )
-    values = np.asarray(preference, dtype=np.float64)
+    values = np.asarray(given("preference", preference), dtype=np.float64)
     if values.shape not in (shape, shape[1:]) or not np.isfinite(values).all():
         raise ValueError(
             f"preference must be finite and have shape {shape} or {shape[1:]}, got {values.shape}"

@@ -4,17 +4,21 @@ On GSM8K the rule moves the share of questions that no model answers from 4.5% t
 means nothing without its rule.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.rule_text import ONE_ATTEMPT, parse_threshold
+
+if TYPE_CHECKING:
+    import jax
 
 # The table's labels came as 0/1: no rule of ours was applied.
 GIVEN = "as given"
@@ -38,7 +42,7 @@ class LabelRule:
     inclusive: bool = False
 
     @classmethod
-    def parse(cls, name: "str | LabelRule") -> "LabelRule":
+    def parse(cls, name: str | LabelRule) -> LabelRule:
         """The rule of a name: `score > X`, `score >= X` or `one attempt`.
 
         Use this when the rule comes as text, as from an option.
@@ -136,8 +140,23 @@ def generator(key: jax.Array) -> np.random.Generator:
     Raises:
       TypeError: If `key` is not a single typed key.
     """
+    import jax  # a table alone is read without it
+    import jax.numpy as jnp
+
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be jax.random.key(seed), got {key!r}")
     if key.ndim:
         raise TypeError(f"key must be a single key, got an array of keys {list(key.shape)}")
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def key_of_part(key: jax.Array | None, number: int) -> jax.Array | None:
+    """The key of one part of what is read, such as a file or a group; none where there is none.
+
+    Use this when parts of a table are drawn each on its own.
+    """
+    if key is None:
+        return None
+    import jax
+
+    return jax.random.fold_in(key, number)

@@ -18,6 +18,7 @@ from racer_jax.data.endings import check_output as check_output
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Missing, check_missing, settle_missing
 from racer_jax.data.formats._source import as_file
+from racer_jax.data.formats._text import check_delimiter
 from racer_jax.data.formats.embedllm import read_embedllm
 from racer_jax.data.formats.every_eval_ever import read_every_eval_ever
 from racer_jax.data.formats.helm import read_helm
@@ -37,6 +38,7 @@ from racer_jax.data.formats.score_matrix import read_score_matrix
 from racer_jax.data.formats.table_npz import read_table, save_table
 from racer_jax.data.formats.wide_csv import read_wide_csv
 from racer_jax.data.guessing import guess, is_exported_csv
+from racer_jax.data.labels import LabelRule
 from racer_jax.data.remedies import OPTIONS, Remedy
 from racer_jax.data.table import RoutingTable
 
@@ -112,6 +114,30 @@ def load(
         table = _joined(paths, format, pools, options)
     notes = _fitting_nothing(table, options)
     return replace(table, notes=[*table.notes, *notes]) if notes else table
+
+
+def check_options(format: str | None, options: Mapping[str, Any]) -> None:
+    """Refuses options of `load` that no file could be read with; nothing is read.
+
+    Use this when options are known before their files are opened.
+
+    Args:
+      format: The format, where it was named.
+      options: Those of its reader.
+
+    Raises:
+      DataError: If one cannot be, or the reader of the format does not have it.
+      ValueError: If a label rule is none, or no model is named.
+    """
+    if (rules := options.get("label_rule")) is not None:
+        for rule in rules.values() if isinstance(rules, Mapping) else (rules,):
+            LabelRule.parse(rule)
+    if "models" in options and not options["models"]:
+        raise ValueError("models must hold at least one model, got none")
+    if (delimiter := options.get("delimiter")) is not None:
+        check_delimiter(delimiter)
+    if format is not None:
+        _check_options_of(format, options)
 
 
 def _fitting_nothing(table: RoutingTable, options: Mapping[str, Any]) -> list[str]:
@@ -214,10 +240,7 @@ def _read(
 ) -> RoutingTable:
     """The table by the reader of a format, which must have the options."""
     reader = READERS[format]
-    options_of_reader = _options_of(reader)
-    for option in options:
-        if option not in options_of_reader and option != "models":
-            raise _no_option(path, format, option, options_of_reader)
+    options_of_reader = _check_options_of(format, options, path)
     if "models" in options_of_reader or options.get("models") is None:
         options = {name: value for name, value in options.items() if name in options_of_reader}
         if keep_missing and "missing" in options_of_reader:
@@ -251,6 +274,17 @@ def _marked(
     return reader(path, **options) if nothing and options.get("missing") != "keep" else table
 
 
+def _check_options_of(
+    format: str, options: Mapping[str, Any], path: Path | None = None
+) -> list[str]:
+    """The names of the options that the reader of a format has, which must be among them."""
+    options_of_reader = _options_of(READERS[format])
+    for option in options:
+        if option not in options_of_reader and option != "models":
+            raise _no_option(path, format, option, options_of_reader)
+    return options_of_reader
+
+
 def _options_of(reader: Callable[..., RoutingTable]) -> list[str]:
     """The names of the options of a reader, of which some are in an object."""
     if reader is read_lm_eval:
@@ -258,7 +292,7 @@ def _options_of(reader: Callable[..., RoutingTable]) -> list[str]:
     return [option for option in inspect.signature(reader).parameters if option != "path"]
 
 
-def _no_option(path: Path, format: str, option: str, options: Sequence[str]) -> DataError:
+def _no_option(path: Path | None, format: str, option: str, options: Sequence[str]) -> DataError:
     """The error for an option that a format does not have, with those it has."""
     if option not in OPTIONS:
         return DataError(f"options of format {format!r} are {list(options)}, got {option!r}")

@@ -253,6 +253,10 @@ class RoutingTable:
         if group is not None:
             group_names = [group] if isinstance(group, str) else list(group)
             if absent := [g for g in group_names if g not in self.groups]:
+                if self.group is None:
+                    raise ValueError(
+                        f"group must be left out: the table has no groups, got {absent[0]!r}"
+                    )
                 raise ValueError(f"group must be one of {self.groups}, got {absent[0]!r}")
             of_row = self.group or ()
             kept_groups = frozenset(group_names)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from racer_jax._arrays import given
 from racer_jax.encoders.base import Encoder, check_texts
 
 
@@ -64,7 +65,7 @@ def embeddings_of(result: Any, num: int) -> np.ndarray:
       ValueError: If it is not one row of finite numbers for each text.
     """
     dense = result.toarray() if hasattr(result, "toarray") else result
-    embeddings = np.asarray(dense)
+    embeddings = np.asarray(given("the encoder's embeddings", dense))
     if embeddings.ndim != 2 or len(embeddings) != num or embeddings.dtype.kind not in "fiub":
         raise ValueError(
             f"an encoder must give numbers of shape [{num}, d], one row for each text, got "

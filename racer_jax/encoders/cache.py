@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from racer_jax._files import written_whole
+from racer_jax._files import check_folder, written_whole
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,10 +33,14 @@ class EmbeddingCache:
     Args:
       folder: Folder of the cache; made if absent.
       fingerprint: Name of the encoder that stands for its weights and settings.
+
+    Raises:
+      OSError: If the folder is an address, or something else is there.
     """
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: str) -> None:
         self._folder = Path(folder) / fingerprint
+        check_folder(folder, written=False)  # one that holds all that is asked for may be read-only
         self._rows: dict[bytes, np.ndarray] = {}
         self._paths: set[str] = set()
 
@@ -62,6 +66,16 @@ class EmbeddingCache:
         """
         self._refresh()
         return {key: self._rows[key] for key in keys if key in self._rows}
+
+    def check_writable(self) -> None:
+        """Refuses a folder that cannot be written to.
+
+        Use this when embeddings are about to be computed that are to be stored.
+
+        Raises:
+          OSError: If it cannot.
+        """
+        check_folder(self._folder)
 
     def store(self, keys: Sequence[bytes], embeddings: np.ndarray) -> None:
         """Adds embeddings `[n, d]`, one for each key. Use this when embeddings are new."""

@@ -346,6 +346,8 @@ class TextEncoder:
         keys = [text_key(text) for text in texts]
         by_key = self._cache.lookup(keys) if self._cache is not None else {}
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in by_key}
+        if self._cache is not None and fresh:
+            self._cache.check_writable()
         tokens, num_truncated = self.tokenize(list(fresh.values())) if fresh else ([], 0)
         shapes, num_batches, num_computed = set(), 0, 0
         for chunk, embedding, batch in self._batches(list(fresh), tokens):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.placement import on_own_devices
 from racer_jax.montecarlo.split_design import (
     DrawPlan,
@@ -22,7 +23,6 @@ from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.montecarlo.subsets import draw_plan, key_words, unpack
 
 
-@partial(jax.jit, static_argnames=("num_calibration", "num_queries"))
 def split_masks(
     key: jax.Array, trials: ArrayLike, *, num_calibration: int, num_queries: int
 ) -> jax.Array:
@@ -40,6 +40,18 @@ def split_masks(
     Returns:
       bool `[s, N]`, by position; query `pool.order[j]` stands at position j.
     """
+    trials = given("trials", trials)  # before `jit`, which takes its bytes as they are
+    masks: jax.Array = _split_masks(
+        key, trials, num_calibration=num_calibration, num_queries=num_queries
+    )
+    return masks
+
+
+@partial(jax.jit, static_argnames=("num_calibration", "num_queries"))
+def _split_masks(
+    key: jax.Array, trials: ArrayLike, *, num_calibration: int, num_queries: int
+) -> jax.Array:
+    """`split_masks`, of indices that JAX takes."""
     draw = DrawPlan(None, draw_plan(np.array([num_calibration]), np.array([num_queries])), None)
     words = key_words(key)
     keys = trial_keys((words[0], words[1]), draw, jnp.asarray(trials).astype(jnp.uint32))
@@ -76,7 +88,7 @@ def split_parts(
     parts = np.full((len(np.asarray(trials)), pool.num_queries), 2, np.int8)
     masks = _drawn_masks(
         np.asarray(key_words(key)),
-        np.asarray(trials, np.uint32),
+        np.asarray(given("trials", trials), np.uint32),
         draw_parts(design),
         len(pool.order),
     )

@@ -34,6 +34,7 @@ from jax.typing import ArrayLike
 from racer_jax._arrays import given
 from racer_jax.core.checks import as_binary, check_floating, first_bad, is_traced
 from racer_jax.core.nonconformity import NullMode, check_null, null_nonconformity
+from racer_jax.core.scalar_checks import check_cost_weight
 
 # Uncovered weight `[s]`, models used `[m]`, the last gain's nonconformity, nonconformity so far
 # `[m]`.
@@ -155,8 +156,7 @@ def discounts(cost: ArrayLike | None, gamma: float, num_models: int) -> jax.Arra
 
     Use this when a gain counts less for an expensive model.
     """
-    if not 0 <= gamma <= 4:
-        raise ValueError(f"gamma must be in [0, 4], got {gamma}")
+    check_cost_weight("gamma", gamma)
     if cost is None:
         return jnp.ones(num_models, jnp.float32)
     cost = check_cost(cost, num_models)

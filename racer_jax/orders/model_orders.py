@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import on_device
 from racer_jax.core.nonconformity import NullMode
 from racer_jax.orders.learned_gains import LearnedGains
@@ -243,7 +244,8 @@ class Order:
         options = {}
         if self.prices is not None and self.kind == BLEND:  # the static order has them in it
             options = self.prices._asdict()
-        return np.asarray(self.model(embeddings, names, null, **options))
+        whole = self.model(embeddings, names, null, **options)
+        return np.asarray(given("the order's nonconformity", whole))
 
 
 def _static(

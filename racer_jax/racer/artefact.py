@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from racer_jax._files import address_problem, blaming, written_whole
+from racer_jax._files import address_problem, blaming, check_folder, written_whole
 from racer_jax.data.locks import locked
 from racer_jax.racer.digests import named
 from racer_jax.racer.errors import ArtefactError, CorruptError, NewerFormatError, OtherPoolError
@@ -66,11 +66,13 @@ def check_place(path: Path) -> None:
 
     Raises:
       ArtefactError: If it is one, or an address.
+      OSError: If a folder cannot be made there, or nothing can be written into it.
     """
     if problem := address_problem(path, written=True):
         raise ArtefactError(problem)
     if path.exists() and not path.is_dir():
         raise ArtefactError("must be a folder to write an artefact to, got a file", path=path)
+    check_folder(path)
     if not path.is_dir() or (path / DESCRIPTION).exists():
         return
     if not all(_is_ours(entry.name) for entry in path.iterdir()):

@@ -14,7 +14,7 @@ import numpy as np
 
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import Level, level_name
-from racer_jax.core.scalar_checks import check_count
+from racer_jax.core.scalar_checks import check_count, check_min_models
 from racer_jax.core.sort_keys import critical_places, entry_keys, ordered_keys
 from racer_jax.racer.calibration_facts import CalibrationFacts
 from racer_jax.racer.limits import limited
@@ -343,21 +343,3 @@ def calibration_of(
         record=record,
         loss=loss,
     )
-
-
-def check_min_models(least: int, most: int | None, num_models: int) -> None:
-    """Refuses a least number of models that no set can hold.
-
-    Raises:
-      TypeError: If it is not an integer.
-      ValueError: If it is negative, above the cap, or above the number of models.
-
-    Use this when sets are to hold some models.
-    """
-    if least == 0:
-        return
-    check_count("min_models", least)
-    largest = num_models if most is None else min(most, num_models)
-    if least > largest:
-        what = "max_models" if largest == most else "the number of models"
-        raise ValueError(f"min_models must be at most {largest}, {what}, got {least}")

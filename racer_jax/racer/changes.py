@@ -6,7 +6,6 @@ calibration on the same queries, whatever is changed and how often.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, Self, Unpack
 
 import jax
@@ -20,6 +19,7 @@ from racer_jax.racer.calibration import Calibration, calibration_of
 from racer_jax.racer.decision import Decision
 from racer_jax.racer.errors import NoRecordError
 from racer_jax.racer.options import CalibrationOptions, check_option_names
+from racer_jax.racer.pool_names import places_without
 from racer_jax.racer.record import CalibrationRecord
 from racer_jax.racer.score_orders import measure_by, of_columns
 from racer_jax.racer.scoring import ModelScores
@@ -107,7 +107,7 @@ class ChangeableRacer(RacerState):
             queries.
           ValueError: If a model is not of the pool, none is named, or none would be left.
         """
-        columns = self._columns_without(models)
+        columns = places_without(self.models, models)
         fields: dict[str, Any] = {"models": tuple(self.models[j] for j in columns)}
         if self.static_order is not None:
             places = [columns.index(j) for j in self.static_order if j in columns]
@@ -244,20 +244,6 @@ class ChangeableRacer(RacerState):
         return decision.aggregate(routed_query, answers, weighting, temperature, confidence)
 
     # --- inside -----------------------------------------------------------------------------------
-
-    def _columns_without(self, models: tuple[str, ...]) -> list[int]:
-        """Places of the models that are left."""
-        if not models:
-            raise ValueError("without must name at least one model, got none")
-        for model in models:
-            if model not in self.models:
-                close = get_close_matches(str(model), self.models, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"it has {self.models}"
-                raise ValueError(f"{model!r} is not a model of the pool: {hint}")
-        columns = [j for j, name in enumerate(self.models) if name not in models]
-        if not columns:
-            raise ValueError("without must leave at least one model, got all of the pool")
-        return columns
 
     def _measured_again(self, record: CalibrationRecord, columns: list[int]) -> ModelScores:
         """The queries of a record of the larger pool, measured as this racer measures them."""

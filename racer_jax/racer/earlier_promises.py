@@ -28,7 +28,7 @@ _FIRST = Wording(
     grades=_GRADES,
     surely="for all calibration sets but a share of {delta}",
 )
-_THIRD = WORDING._replace(of_each_group="")
+_THIRD = WORDING._replace(by_group="")
 _SECOND = _THIRD._replace(
     misses=MappingProxyType(
         {

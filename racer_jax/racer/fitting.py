@@ -8,6 +8,7 @@ import numpy as np
 
 from racer_jax.core.keys import check_key
 from racer_jax.core.nonconformity import NONCONFORMITIES, NullMode, check_null
+from racer_jax.core.scalar_checks import check_cost_weight
 from racer_jax.data.table import RoutingTable
 from racer_jax.encoders.adapters import as_encoder
 from racer_jax.encoders.base import Encoder
@@ -158,6 +159,7 @@ def prices_of(table: RoutingTable, nonconformity: str, cost_weight: float) -> Pr
     Raises:
       ValueError: If the order cannot mind it, or the costs are not known.
     """
+    check_cost_weight("cost_weight", cost_weight)
     if not cost_weight:
         return None
     if nonconformity not in PRICED:
@@ -168,7 +170,7 @@ def prices_of(table: RoutingTable, nonconformity: str, cost_weight: float) -> Pr
     cost = mean_cost(table)
     if cost is None:
         raise ValueError("cost_weight needs the cost of every model in the table, got none of some")
-    discounts(cost, cost_weight, len(cost))  # refuses what is no cost or no weight
+    discounts(cost, cost_weight, len(cost))  # refuses what is no cost
     return Prices(cost, float(cost_weight))
 
 

@@ -44,7 +44,7 @@ WORDING = Wording(
     ),
     surely="with {confidence} confidence",
     # All at once they hold with less.
-    of_each_group=" for each of them by itself",
+    by_group=" for each of them by itself",
 )
 
 
@@ -72,7 +72,7 @@ def guarantee(calibration: CalibrationFacts, null: str, words: Wording = WORDING
     if calibration.delta is not None:
         confidence = confidence_name(calibration.delta)
         how = words.surely.format(confidence=confidence, delta=calibration.delta)
-        how += words.of_each_group if where and len(calibration.threshold) > 1 else ""
+        how += words.by_group if where and len(calibration.threshold) > 1 else ""
     if calibration.loss is not None:
         amount = loss_words(calibration.loss.name, null, words)
         beginning = f"{assumption}, the mean"

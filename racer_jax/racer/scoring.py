@@ -262,9 +262,9 @@ class Scorer:
         num, order = len(texts), self.order
         second: jax.Array | np.ndarray
         if not self._is_compilable:
-            embeddings = self.encoder.encode(texts)
+            embeddings = given("the encoder's embeddings", self.encoder.encode(texts))
             scores_of_batch = check_given_scores(
-                np.asarray(self.router(embeddings)), self.num_models, "the router's scores"
+                self.router(embeddings), self.num_models, "the router's scores"
             )
             if order is None:
                 return partial(measure_scores, scores_of_batch, nonconformity, null)

@@ -24,14 +24,14 @@ class Wording(NamedTuple):
       misses: What counts as a miss, by null mode.
       grades: What the loss `grade` is, by null mode.
       surely: How sure a promise with a delta is, of `{delta}` and `{confidence}`, 1 - delta.
-      of_each_group: What is added to it where the promise is one for each of several groups.
+      by_group: What is added to it where the promise is one for each of several groups.
     """
 
     assumption: str
     misses: Mapping[str, str]
     grades: Mapping[str, str]
     surely: str
-    of_each_group: str = ""
+    by_group: str = ""
 
 
 def counted(most: int) -> str:

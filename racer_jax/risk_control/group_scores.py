@@ -177,6 +177,7 @@ def group_scores(
     if value.ndim != 1:
         raise ValueError(f"critical_scores must have shape [n] with n >= 1, got {value.shape}")
     code, group_names = np.zeros(len(value), np.int32), None
+    groups = given("groups", groups)
     if groups is not None:
         if isinstance(groups, str):
             raise TypeError(f"groups must be a sequence of names, got the one string {groups!r}")
@@ -201,6 +202,7 @@ def group_codes(groups: Sequence[str | None], names: Sequence[str]) -> np.ndarra
 
     Use this when you look up an array by group, such as the thresholds `[g, a]` of `GroupedScores`.
     """
+    groups = given("groups", groups)
     place: dict[str | None, int] = {name: i for i, name in enumerate(names)}
     return np.array([place.get(name, len(place)) for name in groups], np.int32)
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import betainc
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import is_traced, on_host
 from racer_jax.core.loss_calibration import calibrate_loss, pair_of_ticks, threshold_at_loss
 from racer_jax.core.losses import TICKS, SetLoss
@@ -291,6 +292,7 @@ def calibrate_loss_by_group(
             f"groups must name one group for each of the {loss.start.shape} queries, got "
             f"{len(groups)}"
         )
+    groups = given("groups", groups)
     names = tuple(dict.fromkeys(groups))
     masks = group_codes(groups, names) == np.arange(len(names))[:, None]
 

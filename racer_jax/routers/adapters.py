@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.routers.base import Router
 
 
@@ -35,7 +36,7 @@ class ProbabilityRouter:
         if isinstance(result, list):  # one matrix of classes for each model
             pairs = zip(result, self.classifier.classes_, strict=True)
             result = np.stack([_chance_of_one(*pair) for pair in pairs], axis=1)
-        return jnp.asarray(np.asarray(result), jnp.float32)
+        return jnp.asarray(np.asarray(given("the router's scores", result)), jnp.float32)
 
 
 def _chance_of_one(chances: np.ndarray, classes: np.ndarray) -> np.ndarray:

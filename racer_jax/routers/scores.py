@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from racer_jax._arrays import given
 from racer_jax.core.checks import check_scores
 
 
@@ -35,7 +36,7 @@ class Scores:
     models: Sequence[str]
 
     def __post_init__(self) -> None:
-        values = jnp.asarray(self.values)
+        values = jnp.asarray(given("values", self.values))
         check_scores(values)
         if values.ndim != 2 or values.shape[0] < 1:
             raise ValueError(f"values must have shape [n, m] with n, m >= 1, got {values.shape}")

@@ -333,9 +333,12 @@ class Cascade:
           One `PathEvaluation` a level; that of decided votes alone (`alpha` 0) comes first.
 
         Raises:
+          NotCalibratedError: If it has no calibration, and levels are named.
           ValueError: If the table has no answers or is of other models, or the calibration rows are
             too few for a level.
         """
+        if alphas and self.calibration is None:
+            raise NotCalibratedError("evaluating at a level")
         paths = replay(self.policy, table)
         ties = self.tie_break(table)
         num = len(table)

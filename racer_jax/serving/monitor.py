@@ -31,6 +31,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
+from racer_jax._arrays import given
 from racer_jax._files import written_whole
 from racer_jax.core.risk_levels import exact_alpha
 from racer_jax.data.errors import DataError
@@ -363,7 +364,7 @@ class ExchangeabilityMonitor(_Saved):
           ValueError: If there are fewer than two different numbers, one is not finite, or
             `num_bins` is below 2.
         """
-        values = np.asarray(list(reference), np.float64)
+        values = np.asarray(list(given("reference", reference)), np.float64)
         if num_bins < 2:
             raise ValueError(f"num_bins must be at least 2, got {num_bins}")
         if values.ndim != 1 or not np.isfinite(values).all() or len(np.unique(values)) < 2:

@@ -30,6 +30,7 @@ from racer_jax.studies.corpora import (
     unseen_by_group,
     unseen_questions,
 )
+from racer_jax.studies.score_files import check_labelled, read_scores, read_with_labels
 from racer_jax.studies.scored_pools import matrix_pools
 
 # Share of the questions that teach router, order or policy where the data brings no such part.
@@ -162,15 +163,17 @@ def scored_pools(scores: Path, table: RoutingTable | None) -> list[CheckedPool]:
     Use this when your router runs elsewhere and its scores are to be checked.
     """
     kind = scores.suffix.lower()
+    if table is None:
+        check_labelled(scores)
     if kind == ".npz" and table is None:
         return [CheckedPool(pool, {}, None) for pool in matrix_pools(scores)]
     if kind not in (".npz", ".npy", ".csv"):
         raise DataError("must be an .npz, .npy or .csv file of scores", path=scores)
     if table is None:
-        table, values = _with_labels(scores)
+        table, values = read_with_labels(scores)
     else:
         table = table.complete()
-        values = _score_file(scores, table)
+        values = read_scores(scores, table)
     if values.shape != table.correct.shape:
         raise DataError(
             f"must hold scores {list(table.correct.shape)}, a row for each query of the table and "
@@ -191,77 +194,6 @@ def scored_pools(scores: Path, table: RoutingTable | None) -> list[CheckedPool]:
         pool = ScoredPool(name, values[rows].astype(np.float32), part.correct, left_out)
         pools.append(CheckedPool(pool, {}, part.graded))
     return pools
-
-
-def _with_labels(path: Path) -> tuple[RoutingTable, np.ndarray]:
-    """The table and the scores of a file that holds both."""
-    alone = "holds scores alone: name the table of its queries and labels too"
-    if path.suffix.lower() == ".csv":
-        table = load(path).complete()
-        if table.graded is None:
-            raise DataError(alone + ", or give it the columns score and correct", path=path)
-        return table, table.graded
-    both = _array(path)
-    if both.ndim != 3 or len(both) != 2 or not np.isin(both[1], (0, 1)).all():
-        raise DataError(alone + ", or stack scores and correct [2, n, m]", path=path)
-    num, num_models = both.shape[1:]
-    table = RoutingTable(
-        ids=[str(i) for i in range(num)],
-        texts=[""] * num,
-        models=[str(j) for j in range(num_models)],
-        correct=both[1].astype(bool),
-    )
-    return table, both[0]
-
-
-def _score_file(path: Path, table: RoutingTable) -> np.ndarray:
-    """The scores of a file, in the order of a table's queries and models."""
-    if path.suffix.lower() == ".csv":
-        return _score_csv(path, table)
-    return _array(path)
-
-
-def _array(path: Path) -> np.ndarray:
-    """The numbers of an `.npy`, or the array `scores` of an `.npz`."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"cannot be read as {path.suffix}: {error}", path=path) from None
-    if not isinstance(loaded, np.ndarray):
-        with loaded as archive:
-            if "scores" not in archive.files:
-                raise DataError("must hold the array 'scores'", path=path)
-            loaded = archive["scores"]
-    if loaded.dtype.kind not in "fiub":
-        raise DataError(f"must hold numbers, got dtype {loaded.dtype}", path=path)
-    return np.asarray(loaded, np.float64)
-
-
-def _score_csv(path: Path, table: RoutingTable) -> np.ndarray:
-    """Scores of a CSV file: a column for each model, and `id` where rows are in another order."""
-    import csv
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise DataError("must hold a row for each query, got none", path=path)
-    if lacking := [name for name in table.models if name not in rows[0]]:
-        raise DataError(f"must have a column for each model, none for {lacking[0]!r}", path=path)
-    if "id" in rows[0]:
-        by_id = {row["id"]: row for row in rows}
-        if lacking := [name for name in table.ids if name not in by_id]:
-            raise DataError(f"must have a row for each query, none for {lacking[0]!r}", path=path)
-        rows = [by_id[name] for name in table.ids]
-    values = np.empty((len(rows), len(table.models)))
-    for i, row in enumerate(rows):
-        for j, name in enumerate(table.models):
-            try:
-                values[i, j] = float(row[name])
-            except (TypeError, ValueError):
-                raise DataError(
-                    f"must be a score, got {row[name]!r}", path=path, row=i + 1, field=name
-                ) from None
-    return values
 
 
 def stop_pools(

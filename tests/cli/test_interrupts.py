@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -193,3 +194,59 @@ def test_other_errors_and_statuses_are_left_alone(handlers, monkeypatch):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert entry.main() == 3
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("module", ["argparse", "jax", "uvicorn"])
+def test_a_server_is_not_ended_by_what_asks_it_to_reload(made, started, module, tmp_path):
+    """Python tells when an import is done; any other command ends by SIGHUP, as it should."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f"""
+[models.small]
+base_url = "http://127.0.0.1:1/v1"
+[models.medium]
+base_url = "http://127.0.0.1:1/v1"
+[models.large]
+base_url = "http://127.0.0.1:1/v1"
+[routes.my]
+artefact = "{made / "my.racer"}"
+judge = "large"
+[server]
+port = 0
+admin_port = 0
+"""
+    )
+    process = started("serve", config, options=["-X", "importtime"])
+    for line in process.stderr:
+        if re.fullmatch(rb"import time: .*\|\s+" + re.escape(module.encode()), line.rstrip()):
+            process.send_signal(signal.SIGHUP)
+            break
+    else:
+        pytest.fail(f"{module} was never imported")
+    drained = threading.Thread(target=process.stderr.read)
+    drained.start()
+    assert process.stdout.readline().startswith(b"ready: ")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    drained.join()
+
+
+@pytest.mark.parametrize(
+    ("words", "is_held"),
+    [
+        (["serve", "gateway.toml"], True),
+        (["--verbose", "serve"], True),
+        (["route", "my.racer", "serve"], False),
+        ([], False),
+    ],
+)
+def test_only_a_server_outlives_the_end_of_its_terminal(words, is_held, monkeypatch):
+    before = signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr(sys, "argv", ["racer-jax", *words])
+    try:
+        entry._hold_reloads()
+        assert (signal.getsignal(signal.SIGHUP) is entry._read_later) == is_held
+    finally:
+        signal.signal(signal.SIGHUP, before)

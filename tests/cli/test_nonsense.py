@@ -448,7 +448,7 @@ def test_options_that_are_nonsense(folder, capsys):
         "calibrate my.racer train.npz --alpha 0.1": "80 of 80 calibration questions were trained on",
         "evaluate my.racer test.npz --alphas 0.3:0.1:0.1": "alphas must be like",
         "bound-check my.racer test.npz --calibration 2": "--calibration must be a share",
-        "bound-check my.racer test.npz --splits -1": "--splits must not be negative",
+        "bound-check my.racer test.npz --splits -1": "--splits must be at least 0",
         "calibrate my.racer": "nothing is to be changed: give a table",
         "route my.racer": "give questions as arguments or --input FILE",
         "route my.racer what? --input queries.jsonl": "not both",

@@ -10,6 +10,7 @@ import pytest
 from racer_jax.cli import names, score_checks
 from racer_jax.cli.main import main
 from racer_jax.core.nonconformity import NONCONFORMITIES, NULL_MODES
+from racer_jax.data import load, save
 from racer_jax.data.download import BASE_URL, CORPORA
 from racer_jax.data.loading import READERS
 from racer_jax.encoders import HashedNgrams, ReducedEncoder
@@ -41,6 +42,24 @@ def test_a_help_and_a_usage_error_wait_for_no_library(words, status):
         [sys.executable, "-c", LIGHT, *words.split()], capture_output=True, text=True, check=True
     )
     assert done.stderr.splitlines()[-1] == f"lazy_loader racer_jax {status}"
+
+
+@pytest.mark.parametrize("words", ["summary t.csv", "convert t.csv t.npz", "convert t.npz u.csv"])
+def test_tables_are_read_and_written_without_jax(words, tmp_path):
+    rows = "query,model,correct\nx,a,1\nx,b,0\n"
+    (tmp_path / "t.csv").write_text(rows)
+    save(load(tmp_path / "t.csv"), tmp_path / "t.npz")
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, "data", *words.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    *libraries, status = done.stderr.splitlines()[-1].split()
+    assert status == "0"
+    assert "numpy" in libraries
+    assert not {"jax", "jaxlib"} & set(libraries)
 
 
 def test_the_names_that_can_be_typed_are_those_of_the_registries(monkeypatch):

@@ -180,7 +180,7 @@ def test_closed_streams(tmp_path, monkeypatch, capsys, stream, words, line):
     ("redirect", "words", "line"),
     [
         (">&-", "doctor", "the standard output is closed"),
-        ("<&-", "monitor s.json --alpha 0.1", "standard input: is closed"),
+        ("<&-", "monitor s.json --alpha 0.1 --input -", "standard input: is closed"),
         ("2>&-", "data summary nowhere.csv", ""),
     ],
 )

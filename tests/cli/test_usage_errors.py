@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from racer_jax.cli.main import build_parser, main
@@ -37,18 +38,36 @@ data summary hf://datasets/owner/name                         | download it firs
 data summary https://example.org/logs.csv                     | download it first (for example: curl -LO)
 data summary ftp://example.org/logs.csv                       | download it first and give the path of the copy
 data summary file:///home/logs.csv                            | give the path /home/logs.csv
+data summary ''                                               | must be the name of a file or folder, got an empty one
+data summary t.csv --models ''                                | models must hold at least one model
+data summary t.csv --label-rule best                          | label rule must be 'score > X'
+data summary t.csv --label-rule mmlu=best                     | label rule must be 'score > X'
+data summary t.csv --delimiter ,,                             | must be separated by one character
+data summary t.csv --format long_csv --metric acc             | leave out --metric; its options are
+data summary t.csv --seed 4294967296                          | from -2147483648 to 4294967295, got '4294967296'
+data summary broken.csv                                       | must have the columns query, model and correct
 data convert t.csv out.xlsx                                   | must end in .npz, .csv or .parquet
 data convert absent.csv out.csv                               | absent.csv: file not found
 data convert t.csv absent/out.csv                             | must be in a folder that exists
 data convert t.csv t.csv                                      | is read by this command
 data convert t.csv s3://bucket/out.csv                        | s3://bucket/out.csv is an address, and files are written to this machine alone
 data fetch routerdc --folder s3://bucket/x                    | is an address
+data fetch routerdc --folder t.csv                            | must be a folder to write to, got a file
+data fetch routerdc --folder t.csv/x                          | must be a folder to write to, got a file
 train absent.csv -o new.racer                                 | absent.csv: file not found
 train t.csv -o my.racer                                       | which would be lost
 train t.csv -o full                                           | got a folder with other files
 train t.csv -o gs://bucket/my.racer                           | is an address
 train t.csv -o new.racer --share 2                            | --share must be above 0 and at most 1
 train t.csv -o new.racer --cost-weight 1                      | --cost-weight is for an order
+train t.csv -o new.racer --nonconformity J --cost-weight nan  | --cost-weight must be in [0, 4], got nan
+train t.csv -o new.racer --nonconformity J --cost-weight inf  | --cost-weight must be in [0, 4], got inf
+train t.csv -o new.racer --nonconformity J --cost-weight -1   | --cost-weight must be in [0, 4], got -1
+train t.csv -o new.racer --share nan                          | --share must be above 0 and at most 1
+train t.csv -o new.racer --seed 1e3                           | must be a whole number
+train t.csv -o ''                                             | got an empty one
+train t.csv -o t.csv/x                                        | must be a folder to write to, got a file
+train t.csv -o new.racer --label-rule best                    | label rule must be 'score > X'
 calibrate absent.racer t.csv --alpha 0.1                      | absent.racer: folder not found
 calibrate my.racer absent.csv --alpha 0.1                     | absent.csv: file not found
 calibrate my.racer t.csv                                      | needs --alpha
@@ -57,6 +76,13 @@ calibrate my.racer t.csv --alpha 0.1 --delta 2                | --delta must be 
 calibrate my.racer t.csv --alpha 0.1 --max-models 0           | --max-models must be at least 1
 calibrate my.racer t.csv --alpha 0.1 --min-models -1          | --min-models must be at least 1
 calibrate my.racer t.csv --alpha 0.1 --max-models 1 --min-models 2 | --min-models must be at most 1
+calibrate my.racer t.csv --alpha 0.1 --min-models 9           | --min-models must be at most 3, the number of models
+calibrate my.racer t.csv --alpha 0.1 --without large --min-models 3 | --min-models must be at most 2, the number of models
+calibrate my.racer t.csv --alpha 0.1 --without nobody         | 'nobody' is not a model of the pool
+calibrate my.racer --without nobody                           | 'nobody' is not a model of the pool
+calibrate my.racer --without small --without medium --without large | --without must leave at least one model
+calibrate my.racer t.csv --alpha nan                          | --alpha must be a number between 0 and 1
+calibrate my.racer t.csv --alpha 0.1 --delta nan              | --delta must be a number between 0 and 1
 calibrate my.racer t.csv --alpha 0.1 --form nonsense          | 'nonsense' is not known
 calibrate my.racer t.csv --alpha 0.1 --view nonsense          | got 'nonsense'
 calibrate my.racer t.csv --alpha 0.1 --share 0                | --share must be above 0
@@ -70,6 +96,7 @@ calibrate my.cascade t.csv --alpha 0.1                        | the artefact of 
 calibrate new.racer t.csv --from-scores --alpha 0.1           | must be a score matrix
 calibrate new.racer --from-scores --alpha 0.1                 | needs a score matrix
 calibrate new.racer absent.npz --from-scores --alpha 0.1      | absent.npz: file not found
+calibrate new.racer alone.npz --from-scores --alpha 0.1       | field 'correct': must be in the file
 extend absent.racer t.csv                                     | absent.racer: folder not found
 extend my.racer absent.csv                                    | absent.csv: file not found
 extend my.racer t.csv -o full                                 | got a folder with other files
@@ -79,6 +106,10 @@ route my.racer                                                | nothing to route
 route my.racer ""                                             | question 1 must not be empty
 route my.racer x --input lines.jsonl                          | not both
 route my.racer --input absent.jsonl                           | absent.jsonl: file not found
+route my.racer --input full                                   | full: must be a file, got a folder
+route my.racer --input ''                                     | nothing to route
+route my.racer x --input ''                                   | must not be empty
+route my.racer x --batch 99999999999999999999                 | --batch must be at most
 route my.racer --input t.csv                                  | got a table
 route my.racer x --alpha 3                                    | --alpha must be a number between 0 and 1
 route my.racer x --batch 0                                    | --batch must be at least 1
@@ -97,6 +128,7 @@ report my.racer --data absent.csv                             | absent.csv: file
 report my.racer --data t.csv --output x.pdf                   | --output must end in .html
 report my.racer --data t.csv --title ""                       | --title must not be empty
 report my.racer --data t.csv --alphas 3                       | must be a number between 0 and 1
+report my.racer --data t.csv --models nobody                  | --models must name all models of the artefact
 report my.racer --data t.csv --sequential my.racer            | not of a Cascade
 report my.cascade --data t.csv --sequential my.cascade        | leave --sequential out
 report my.racer --data t.csv --sequential absent.cascade      | absent.cascade: folder not found
@@ -104,6 +136,8 @@ cascade train absent.csv -o new.cascade                       | absent.csv: file
 cascade train t.csv -o new.cascade --batches x                | --batches must be whole numbers
 cascade train t.csv -o new.cascade --batches 0                | --batches must be sizes of at least 1
 cascade train t.csv -o new.cascade --alpha 2                  | --alpha must be a number between 0 and 1
+cascade train t.csv -o new.cascade --alpha nan                | --alpha must be a number between 0 and 1
+cascade train t.csv -o new.cascade --seed 99999999999999999999 | must be a whole number
 cascade train t.csv -o new.cascade --form nonsense            | 'nonsense' is not known
 cascade train t.csv -o my.racer                               | which would be lost
 cascade calibrate absent.cascade t.csv --alpha 0.1            | absent.cascade: folder not found
@@ -111,24 +145,40 @@ cascade calibrate my.cascade t.csv --alpha 2                  | --alpha must be 
 cascade calibrate my.cascade --alpha 0.1                      | has no calibration to change alpha of
 cascade calibrate my.cascade t.csv --alpha 0.1 --delta 3      | --delta must be a number between 0 and 1
 cascade calibrate my.racer t.csv --alpha 0.1                  | not of a Cascade
+cascade calibrate my.cascade t.csv --alpha 0.1 --models nobody | --models must name all models of the artefact
 cascade evaluate my.cascade absent.csv                        | absent.csv: file not found
 cascade evaluate my.cascade t.csv --alphas 3                  | must be a number between 0 and 1
 cascade evaluate my.racer t.csv                               | not of a Cascade
+cascade evaluate my.cascade t.csv --models nobody             | --models must name all models of the artefact
+cascade evaluate my.cascade t.csv --alphas 0.1                | racer-jax cascade calibrate my.cascade TABLE
 cascade report my.cascade --data absent.csv                   | absent.csv: file not found
 cascade report my.cascade --data t.csv --output x.pdf         | --output must end in .html
+cascade report my.cascade --data t.csv --models nobody        | --models must name all models of the artefact
+cascade report my.cascade --data t.csv --alphas 0.1           | racer-jax cascade calibrate my.cascade TABLE
+cascade report my.cascade --data t.csv --title ' '            | --title must not be empty
 cascade route my.cascade x                                    | answered in lines
 cascade route my.cascade --input absent.jsonl                 | absent.jsonl: file not found
 cascade route my.cascade --alpha 3                            | --alpha must be a number between 0 and 1
+cascade route my.cascade --alpha 0.1                          | racer-jax cascade calibrate my.cascade TABLE
 train t.csv -o new.cascade --sequential --batches 0           | --batches must be sizes of at least 1
 bound-check                                                   | name an ARTEFACT and a TABLE
 bound-check my.racer                                          | name an ARTEFACT and a TABLE
 bound-check absent.racer t.csv                                | absent.racer: folder not found
 bound-check my.racer absent.csv                               | absent.csv: file not found
 bound-check my.racer t.csv --alphas 3                         | must be a number between 0 and 1
-bound-check my.racer t.csv --splits -1                        | --splits must not be negative
+bound-check my.racer t.csv --splits -1                        | --splits must be at least 0, got -1
+bound-check my.racer t.csv --splits 4294967296                | --splits must be at most 4294967295
+bound-check my.racer t.csv --z nan                            | --z must be above 0, and finite
+bound-check my.racer t.csv --z inf                            | --z must be above 0, and finite
+bound-check my.racer t.csv --calibration nan                  | --calibration must be a share
+bound-check my.racer t.csv --seed -4294967296                 | must be a whole number
 bound-check my.racer t.csv --calibration 2                    | --calibration must be a share
 bound-check my.racer t.csv --loss grade                       | --loss is for --scores and --table
 bound-check --scores absent.npz                               | absent.npz: file not found
+bound-check --scores alone.npz                                | holds scores alone: name the table
+bound-check --scores alone.npy                                | holds scores alone: name the table
+bound-check --scores alone.csv                                | holds scores alone: name the table
+bound-check --scores full                                     | must be an .npz, .npy or .csv file
 bound-check --scores x.npz --table t.csv                      | exclude each other
 bound-check --table                                           | --table needs a TABLE
 bound-check --table absent.csv                                | absent.csv: file not found
@@ -140,6 +190,11 @@ bound-check --table t.csv --share 0.5                         | --share is for a
 monitor                                                       | name the file of the state
 monitor absent.json                                           | needs lines to count
 monitor state.json --input absent.jsonl --alpha 0.1           | absent.jsonl: file not found
+monitor state.json --input full --alpha 0.1                   | must be a file, got a folder
+monitor state.json --input lines.jsonl --alpha nan            | --alpha must be a number between 0 and 1
+monitor state.json --input lines.jsonl --alpha 0.1 --level nan | --level must be a number between 0 and 1
+monitor state.json --input lines.jsonl --alpha 0.1 --wait nan | --wait must be seconds
+monitor state.json --input lines.jsonl --alpha 0.1 --seed 1.5 | must be a whole number
 monitor state.json --input lines.jsonl                        | needs --alpha or --artefact
 monitor state.json --input lines.jsonl --alpha 2              | --alpha must be a number between 0 and 1
 monitor state.json --input lines.jsonl --alpha 0.1 --level 2  | --level must be a number between 0 and 1
@@ -170,12 +225,15 @@ replay absent.db --artefact absent.racer                      | absent.racer: fo
 compare absent.db a b                                         | absent.db: file not found
 compare absent.db a a                                         | got 'a' twice
 compare absent.db a b --level 2                               | --level must be between 0 and 1
+compare absent.db a b --level nan                             | --level must be between 0 and 1
 sign                                                          | give ARTEFACT and --key FILE
 sign my.racer                                                 | give ARTEFACT and --key FILE
 sign my.racer --key absent.pem                                | absent.pem: file not found
 sign my.racer --key s3://bucket/k.pem                         | s3://bucket/k.pem is an address
 demo --output full                                            | must be a new folder
 demo --output s3://bucket/x                                   | is an address
+demo --output t.csv                                           | must be a folder to write to, got a file
+demo --output new --seed 99999999999999999999                 | must be a whole number
 doctor --nonsense                                             | unrecognized arguments
 completion nonsense                                           | invalid choice
 """
@@ -198,6 +256,11 @@ def ended(tmp_path_factory):
     (folder / "t.csv").write_text("query,a,b\nx,1,0\n")
     (folder / "lines.jsonl").write_text('{"missed": 0}\n')
     (folder / "odd.toml").write_text("x = 1\n")
+    (folder / "broken.csv").write_text("one,two\n1,2\n")
+    scores = np.full((2, 2), 0.5)
+    np.savez(folder / "alone.npz", scores=scores)
+    np.save(folder / "alone.npy", scores)
+    (folder / "alone.csv").write_text("id,a,b\n1,0.5,0.25\n")
     done = subprocess.run(
         [sys.executable, "-c", EACH],
         input="".join(f"{line}\n" for line, _ in LINES),

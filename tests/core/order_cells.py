@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from racer_jax.core.calibration import threshold_at_rank
+from racer_jax.core.calibration import _at_rank
 from racer_jax.core.nonconformity import TieBroken
 
 TIES = np.array([0, 1, 2**16 - 1, 2**16, 2**16 + 1, 2**31, 2**32 - 1], np.uint32)
@@ -69,7 +69,7 @@ def expected(value, tie, mask, rank):
 def count_cells(size, rng, *, num=8, repeats=1, dtype=np.float32, broken=False, masked=False):
     """Compares `repeats` times `num` ranks of every row of `rows`; returns how many cells."""
     # A jit of its own, so that what a test changes in the module is compiled in.
-    run = jax.jit(lambda *arguments: threshold_at_rank.__wrapped__(*arguments))
+    run = jax.jit(lambda *arguments: _at_rank.__wrapped__(*arguments))
     names, value = zip(*rows(size, rng, dtype).items(), strict=True)
     value = np.stack(value)
     cells = 0

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from racer_jax.core.calibration import _each_selected, threshold_at_rank
+from racer_jax.core.calibration import _at_rank, _each_selected
 from racer_jax.core.order_statistics import select_sorted
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_an_accelerator_sorts_where_a_cpu_counts(platform):
-    traced = threshold_at_rank.trace(jnp.ones(64), jnp.ones(1, jnp.int32))
+    traced = _at_rank.trace(jnp.ones(64), jnp.ones(1, jnp.int32))
     program = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.sort" in program) == (platform != "cpu")
     assert ("stablehlo.while" in program) == (platform == "cpu")

@@ -19,7 +19,7 @@ from racer_jax import (
     reference,
     tie_break,
 )
-from racer_jax.core.calibration import threshold_at_rank
+from racer_jax.core.calibration import _at_rank, threshold_at_rank
 from racer_jax.core.miss_ranks import _floor_multiples, _traced_rank
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.risk_levels import exact_alpha
@@ -324,11 +324,11 @@ def test_ranks_beyond_both_ends():
 def test_a_new_alpha_does_not_recompile():
     critical = jnp.asarray(RNG.random(123), jnp.float32)
     calibrate(critical, 0.1), calibrate(critical, [0.1, 0.2])
-    before = threshold_at_rank._cache_size()
+    before = _at_rank._cache_size()
     for alpha in (0.2, 0.3, "0.123456"):
         calibrate(critical, alpha)
     calibrate(critical + 1, [0.05, 0.07])
-    assert threshold_at_rank._cache_size() == before
+    assert _at_rank._cache_size() == before
 
 
 def test_the_pair_and_the_separate_tie_break_agree():

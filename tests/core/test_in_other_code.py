@@ -102,7 +102,7 @@ def test_a_gradient_passes_through_the_critical_score():
 
 def test_few_lengths_are_compiled(monkeypatch):
     kernels = [
-        (calibration, "threshold_at_rank"),
+        (calibration, "_at_rank"),
         (calibration, "_critical"),
         (sys.modules[racer.prediction_sets.__module__], "_inside"),
     ]

@@ -110,7 +110,7 @@ def test_scores_of_many_lengths_are_few_programs(monkeypatch):
     assert lengths_compiled(*how) == padded_rows
     monkeypatch.setattr(SETS, "_MOST_PADDED", 3 * 33)
     assert lengths_compiled(*how) == [(64, 3), *rows[1:]]
-    how = (monkeypatch, calibration, "threshold_at_rank", threshold, [(33,), (64,), (2, 65)])
+    how = (monkeypatch, calibration, "_at_rank", threshold, [(33,), (64,), (2, 65)])
     assert lengths_compiled(*how) == [(64,), (64,), (2, 128)]
 
 

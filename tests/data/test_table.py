@@ -199,7 +199,7 @@ def test_an_empty_selection_keeps_the_rules_by_name():
             TypeError,
             "rows must be integers, booleans or a slice, got dtype float64",
         ),
-        ({"group": "g"}, ValueError, r"group must be one of \(\), got 'g'"),
+        ({"group": "g"}, ValueError, "group must be left out: the table has no groups, got 'g'"),
         ({"models": ["z"]}, ValueError, r"models must be among \('x', 'y'\), got 'z'"),
     ],
 )

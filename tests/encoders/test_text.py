@@ -102,6 +102,32 @@ def test_long_text_is_cut_on_the_chosen_side_and_counted(model, tokenizer, caplo
     assert tokenizer.truncation_side == "right"  # the caller's tokenizer is left alone
 
 
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [("s3://bucket/cache", "is an address"), ("file", "got a file"), ("pipe", "got a pipe")],
+)
+def test_what_is_no_folder_of_a_cache_is_named_at_once(
+    place, problem, model, tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    os.mkfifo("pipe")
+    with pytest.raises(OSError, match=problem):
+        TextEncoder(model, tokenizer, cache=place)
+
+
+def test_a_cache_that_cannot_be_written_to_is_named_before_work(
+    model, tokenizer, tmp_path, monkeypatch
+):
+    kept = TextEncoder(model, tokenizer, cache=tmp_path).encode(TEXTS)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root every folder is writable
+    encoder = TextEncoder(model, tokenizer, cache=tmp_path)
+    np.testing.assert_array_equal(encoder.encode(TEXTS), kept)  # nothing is written
+    monkeypatch.setattr(encoder, "tokenize", lambda texts: pytest.fail("work before the error"))
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        encoder.encode(["new"])
+
+
 def test_cache_by_content(model, tokenizer, tmp_path, caplog):
     first = TextEncoder(model, tokenizer, batch_tokens=64, cache=tmp_path)
     embeddings, report = first.encode_with_report(TEXTS)

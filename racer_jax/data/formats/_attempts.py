@@ -4,14 +4,15 @@ Where there are several attempts at a question, nothing is chosen in silence: a 
 the pass rate, or the caller names the attempt to read.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
@@ -32,6 +33,9 @@ from racer_jax.data.formats._json import check_object, check_text, shown
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 
 class Place(NamedTuple):

@@ -3,18 +3,22 @@
 What is missing or named twice is reported, never filled in.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._texts import Texts
-from racer_jax.data.labels import GIVEN, LabelRule, for_name
+from racer_jax.data.labels import GIVEN, LabelRule, for_name, key_of_part
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 Rules = str | Mapping[str, str]
 
@@ -222,9 +226,7 @@ def labels_by_rule(
             continue
         rule = LabelRule.parse(group_rule)
         check_scale(path, rule, finite_scores[rows])
-        labels_of_group = rule.apply(
-            finite_scores[rows], None if key is None else jax.random.fold_in(key, code)
-        )
+        labels_of_group = rule.apply(finite_scores[rows], key_of_part(key, code))
         correct[rows], names[group] = labels_of_group, rule.name
     return Labels(correct & ~missing, missing, names, scores)
 

@@ -1,10 +1,11 @@
 """What long rows share, wherever they come from: a CSV, lines, a data frame or Parquet."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
@@ -15,6 +16,9 @@ from racer_jax.data.formats._texts import Texts
 from racer_jax.data.formats._totals import about_total, is_total
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
+
+if TYPE_CHECKING:
+    import jax
 
 CONFIDENCE = "confidence_"
 # Makes an error of a message, a row counted from 1 and a field.
@@ -124,13 +128,13 @@ class LongRows:
                 name,
             )
 
-    def place(self, path: Path) -> "Places":
+    def place(self, path: Path) -> Places:
         """Where each row stands in the table."""
         shape = (len(self._names[self.identity]), len(self._names["model"]))
         check_full(len(self), shape, path)
         return Places(self._pairs, shape)
 
-    def fields(self, place: "Places") -> dict[str, Any]:
+    def fields(self, place: Places) -> dict[str, Any]:
         """All fields of a table but the labels; the columns of which they are made are let go."""
         # Each list goes as its tuple comes, which the table takes as it is.
         ids = tuple(self._names.pop(self.identity).names)

@@ -50,6 +50,17 @@ class Archive:
     def __contains__(self, name: str) -> bool:
         return name in self._name_set
 
+    def require(self, name: str) -> None:
+        """Refuses an archive without this array.
+
+        Raises:
+          DataError: If it lacks it.
+        """
+        if name not in self:
+            raise DataError(
+                f"must be in the file, which holds {sorted(self.names)}", path=self.path, field=name
+            )
+
     def array(self, name: str, kinds: str = _KINDS, ndim: int | None = None) -> np.ndarray:
         """An array of the archive.
 
@@ -64,10 +75,7 @@ class Archive:
         Raises:
           DataError: If it is absent, damaged, of another kind or shape, or larger than `MAX_BYTES`.
         """
-        if name not in self:
-            raise DataError(
-                f"must be in the file, which holds {sorted(self.names)}", path=self.path, field=name
-            )
+        self.require(name)
         self.unread.discard(name)
         member = f"{name}.npy" if f"{name}.npy" in self._members else name
         info = self._archive.getinfo(member)

@@ -260,6 +260,16 @@ def _is_record(fields: list[str]) -> bool:
     return any(fields) or len(fields) == 1
 
 
+def check_delimiter(delimiter: str, path: Path | None = None) -> None:
+    """Refuses what cannot separate the fields of a CSV."""
+    if len(delimiter) != 1 or delimiter in '\r\n"\x00':
+        raise DataError(
+            f"must be separated by one character, got {delimiter!r}",
+            path=path,
+            remedy=Remedy("pass {}", delimiter=";"),
+        )
+
+
 @contextmanager
 def open_csv(
     path: Path,
@@ -284,12 +294,8 @@ def open_csv(
     Yields:
       The file, its header read.
     """
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"\x00'):
-        raise DataError(
-            f"must be separated by one character, got {delimiter!r}",
-            path=path,
-            remedy=Remedy("pass {}", delimiter=";"),
-        )
+    if delimiter is not None:
+        check_delimiter(delimiter, path)
     # Strings by the million make no cycles, but the collector looks for some at every turn, and jax
     # attaches a callback to it: half of the time of reading.
     collecting = gc.isenabled()

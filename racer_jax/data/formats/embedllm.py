@@ -5,10 +5,12 @@ one, `category` (github.com/richardzhuang0412/EmbedLLM). Its files repeat some p
 itself takes the largest label of such a pair.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from racer_jax.data.formats._cells import (
@@ -27,6 +29,9 @@ from racer_jax.data.formats._growing import Names
 from racer_jax.data.formats._text import open_csv
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 _KNOWN = ("prompt_id", "prompt", "model_id", "model_name", "label", "category", "category_id")
 

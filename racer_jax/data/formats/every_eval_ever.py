@@ -5,13 +5,13 @@ One record for each sample and metric: `model_id`, `evaluation_name`, `evaluatio
 github.com/evaleval/every_eval_ever). Models are joined by the hash of the sample, never by order.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
@@ -30,6 +30,9 @@ from racer_jax.data.formats._folders import compressed_or_not, walked
 from racer_jax.data.formats._json import check_object, json_lines, shown
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 _SAMPLES = "_samples.jsonl"
 

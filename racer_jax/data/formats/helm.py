@@ -5,13 +5,13 @@ They are joined by `instance_id` and `train_trial_index`, and models by scenario
 Perturbed copies of an instance bear its id; they are left out with a note.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._attempts import (
@@ -29,6 +29,9 @@ from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 FILES = ("run_spec.json", "scenario_state.json", "per_instance_stats.json")
 # Of several metrics, those read where the user names none: the more special one first, since the

@@ -5,14 +5,14 @@ A log holds `eval` (task, model), `results` and `samples`, each with an `id`, an
 `samples/<id>_epoch_<n>.json`. Models are joined by (task, id, input), never by order.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
@@ -35,6 +35,9 @@ from racer_jax.data.formats._zip import open_zip
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 _SAMPLE = re.compile(r"samples/.+\.json")
 _ZIP = b"PK"

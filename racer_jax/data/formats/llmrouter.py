@@ -5,12 +5,13 @@ others that are not read (github.com/ulab-uiuc/LLMRouter). A list of the same ob
 file is read as well.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from racer_jax.data.answers import text
@@ -31,6 +32,9 @@ from racer_jax.data.formats._cells import (
 from racer_jax.data.formats._content import normal_answer
 from racer_jax.data.formats._json import check_text, json_lines, shown, too_deep
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 
 def read_llmrouter(

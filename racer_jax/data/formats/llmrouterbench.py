@@ -5,12 +5,12 @@ each with `index`, `origin_query`, `prediction`, `score`, `completion_tokens` an
 (github.com/ynulihao/LLMRouterBench). Models are joined by (dataset, split, index, origin_query).
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
@@ -31,6 +31,9 @@ from racer_jax.data.formats._heads import head, head_keys
 from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 _STAMP = re.compile(r"(\d{8}_\d{6})$")
 

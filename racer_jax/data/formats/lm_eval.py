@@ -8,14 +8,15 @@ without hashes and without the names of filters. Models are joined by (task, doc
 never by order.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
@@ -42,6 +43,9 @@ from racer_jax.data.formats._lm_eval_runs import Log
 from racer_jax.data.labels import GIVEN, for_name
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,14 +7,15 @@ with a label rule; and, as far as they are known, `group`, `score`, `answer`, `c
 need none.
 """
 
+from __future__ import annotations
+
 import csv
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from racer_jax._files import written_whole
@@ -41,6 +42,9 @@ from racer_jax.data.formats._rows import Rows, listed
 from racer_jax.data.formats._tables import open_rows
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 VERSION = 1
 # The first line of a file that this package wrote: what a table holds beside its rows, as JSON.

@@ -5,14 +5,15 @@ each query and one column for each model. A file this package wrote holds in its
 cannot: label rule, notes and prices. Rows are read in batches, columns that are not needed never.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from racer_jax._files import written_whole
@@ -52,6 +53,9 @@ from racer_jax.data.formats._wide_columns import (
 )
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 VERSION = 1
 _BATCH, _WRITTEN = 1 << 10, 1 << 14

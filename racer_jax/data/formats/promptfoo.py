@@ -6,14 +6,14 @@
 wrong: labels are made from the assertions about quality alone.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
@@ -31,6 +31,9 @@ from racer_jax.data.formats._json import check_object, parse, shown
 from racer_jax.data.formats._text import read_text
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 # Assertions that say what an answer costs, not whether it is right.
 NOT_QUALITY = ("cost", "latency")

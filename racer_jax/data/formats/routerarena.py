@@ -7,13 +7,13 @@ model for each question, which is feedback on a router, not calibration data. Mo
 the global index.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from racer_jax.data.answers import text
 from racer_jax.data.errors import DataError
@@ -32,6 +32,9 @@ from racer_jax.data.formats._folders import bare_name, files_of
 from racer_jax.data.formats._heads import head, head_keys
 from racer_jax.data.formats._json import check_object, json_lines
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 _NUMBERED = re.compile(r"(?P<group>.+)_\d+")
 

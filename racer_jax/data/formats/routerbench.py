@@ -6,13 +6,14 @@ github.com/shuhao02/RouterDC are such. Some of their questions stand in two rows
 complementary scores: the rows are joined, across files too.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import numpy as np
 
 from racer_jax.data.answers import letter, text
@@ -31,6 +32,9 @@ from racer_jax.data.formats._folders import files_of, unread
 from racer_jax.data.formats._rows import ignored_columns
 from racer_jax.data.formats._text import CsvFile, open_csv
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 _RESPONSE, _COST = "|model_response", "|total_cost"
 _PLAIN = ("", "sample_id", "prompt", "eval_name", "oracle_model_to_route_to")

@@ -8,21 +8,25 @@ its choice, or 0 where the choice is wrong, so it is right iff `score > 0`; for 
 rate over ten attempts, right iff `score > 0.5` unless another rule is passed.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._cells import Rules, built, check_rule, check_scale
 from racer_jax.data.formats._folders import bare_name, unread, walked
 from racer_jax.data.formats._json import check_object, check_text, json_list, shown
-from racer_jax.data.labels import LabelRule, for_name
+from racer_jax.data.labels import LabelRule, for_name, key_of_part
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 Part = Literal["train", "test"]
 # How the scores of each benchmark were made (see the module's first lines) decides what "right"
@@ -158,7 +162,11 @@ def read_routerdc_parts(
       DataError: If a file is not what it should be, or the two parts hold different models.
       ValueError: If a benchmark has no default rule and none is given.
     """
-    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    keys: tuple[jax.Array | None, ...] = (None, None)
+    if key is not None:
+        import jax
+
+        keys = tuple(jax.random.split(key))
     train = read_routerdc(folder, part="train", label_rule=label_rule, key=keys[0])
     test = read_routerdc(folder, part="test", label_rule=label_rule, key=keys[1])
     if odd := set(train.models) ^ set(test.models):
@@ -193,7 +201,7 @@ def _read_files(
         groups += [name] * len(questions)
         scores.append(values)
         check_scale(path, rule, values)
-        correct.append(rule.apply(values, None if key is None else jax.random.fold_in(key, number)))
+        correct.append(rule.apply(values, key_of_part(key, number)))
         rules[name] = rule.name
     return built(
         paths[0].parent if len(paths) > 1 else paths[0],

@@ -6,11 +6,12 @@ The parts are `train`, `val` and `test` (github.com/MilkThink-Lab/RouterEval wri
 its routers). The file names neither models nor queries.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
@@ -18,6 +19,9 @@ from racer_jax.data.formats._cells import GRADED, built, check_rule, labels_by_r
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 Part = Literal["train", "val", "test"]
 

@@ -5,11 +5,12 @@ model, its fields 0/1 or True/False, or scores with a label rule. `<model>|answe
 (dollars) and `<model>|tokens` may stand beside a model.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from racer_jax.data.checks import may_repeat
@@ -42,6 +43,9 @@ from racer_jax.data.formats.long_csv import check_identity
 from racer_jax.data.labels import GIVEN
 from racer_jax.data.remedies import Remedy
 from racer_jax.data.table import RoutingTable
+
+if TYPE_CHECKING:
+    import jax
 
 
 def read_wide_csv(

@@ -28,6 +28,7 @@ import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway._databases import Connection, columns_of, reading, shown
+from racer_jax.serving.gateway._hash_keys import change_of
 from racer_jax.serving.gateway._identifiers import draw, number_of, signed
 from racer_jax.serving.gateway._records import TRUSTED
 
@@ -99,6 +100,8 @@ class Comparison:
       level: Chance that equal routes are ever said to differ.
       evidence: Evidence against equal rates of right answers.
       better: The route that answers better; None where that is not shown.
+      since: When the key of the draw was changed, seconds since 1970: decisions before it are left
+        out, since units may have changed their route. None where it was not.
     """
 
     experiment: str
@@ -106,6 +109,7 @@ class Comparison:
     level: float
     evidence: float
     better: str | None
+    since: float | None = None
 
 
 def evidence(first: tuple[int, int], second: tuple[int, int]) -> float:
@@ -197,9 +201,11 @@ def compare(
         raise ValueError(f"level must be between 0 and 1, got {level}")
     with reading(state) as connection:
         name = _experiment(connection, state, (first, second), experiment)
+        change = change_of(connection)
+        after = 0 if change is None else change.seq
         arms = (
-            _arm(connection, name, first, level, users),
-            _arm(connection, name, second, level, users),
+            _arm(connection, name, first, level, users, after),
+            _arm(connection, name, second, level, users, after),
         )
     pairs = [(arm.right, arm.num) for arm in arms]
     against_equal = evidence(*pairs)
@@ -207,7 +213,8 @@ def compare(
     if against_equal >= 1 / level:
         rates = [right / num for right, num in pairs]
         better = arms[rates.index(max(rates))].route
-    return Comparison(name, arms, level, against_equal, better)
+    since = None if change is None else change.at
+    return Comparison(name, arms, level, against_equal, better, since)
 
 
 def _experiment(
@@ -246,14 +253,19 @@ def _experiment(
     return both[0]
 
 
-def _arm(connection: Connection, experiment: str, route: str, level: float, users: bool) -> Arm:
-    drawn = [route, experiment]
+def _arm(
+    connection: Connection, experiment: str, route: str, level: float, users: bool, after: int
+) -> Arm:
+    """What is known of a route by the decisions that came after one."""
+    drawn = [route, experiment, after]
     decisions, dollars = connection.execute(
-        "select count(*), avg(dollars) from decision where route = ? and experiment = ?", drawn
+        "select count(*), avg(dollars) from decision where route = ? and experiment = ? "
+        "and seq > ?",
+        drawn,
     ).fetchone()
     (calls,) = connection.execute(
         "select count(*) from call c join decision d on d.id = c.decision where d.route = ? "
-        "and d.experiment = ?",
+        "and d.experiment = ? and d.seq > ?",
         drawn,
     ).fetchone()
     # A label that says more than one before it keeps the place of that one, if that one said
@@ -264,7 +276,7 @@ def _arm(connection: Connection, experiment: str, route: str, level: float, user
     rows = connection.execute(
         "select f.source, f.content, d.answered, d.audited, d.unit from feedback f "
         "join decision d on d.id = f.decision where d.route = ? and d.experiment = ? "
-        f"order by {place}, f.seq desc",
+        f"and d.seq > ? order by {place}, f.seq desc",
         drawn,
     ).fetchall()
     labels: dict[int, bool] = {}
@@ -277,7 +289,8 @@ def _arm(connection: Connection, experiment: str, route: str, level: float, user
             labels.setdefault(unit, label)
     num, right = len(labels), sum(labels.values())
     lower, upper = interval(right, num, level)
-    return Arm(route, num, right, lower, upper, decisions, calls / decisions, dollars)
+    mean = calls / max(decisions, 1)
+    return Arm(route, num, right, lower, upper, decisions, mean, dollars)
 
 
 def _right(content: Mapping[str, Any], answered: str) -> bool | None:

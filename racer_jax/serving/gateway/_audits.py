@@ -204,19 +204,24 @@ async def waiting_audits(store: Store, limit: int) -> list[dict[str, Any]]:
             "and (f.content like ? or f.content like ?)) order by a.at limit ?",
             ['%"correct":%', '%"missed":%', limit],
         ).fetchall()
-        return [
-            {
-                "id": name,
-                "at": at,
-                "route": route,
-                "group": group,
-                "messages": msgspec.Raw(messages),
-                "answers": msgspec.Raw(answers.encode()),
-            }
-            for name, at, messages, answers, route, group in rows
-        ]
+        return [_waiting(*row) for row in rows]
 
     return await answer_of(store.ask(read))
+
+
+def _waiting(
+    name: str, at: float, messages: bytes, answers: str, route: str, group: str | None
+) -> dict[str, Any]:
+    """An audit that waits; of one that was damaged, only what is wrong with it."""
+    shown = {"id": name, "at": at, "route": route, "group": group}
+    try:
+        for content in (messages, answers):
+            msgspec.json.decode(content)
+        texts = {"messages": msgspec.Raw(messages), "answers": msgspec.Raw(answers.encode())}
+        msgspec.json.encode(shown)
+    except (msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
+        return {"id": str(name), "unreadable": str(error)}
+    return {**shown, **texts}
 
 
 def labels_of(body: bytes) -> list[Feedback]:

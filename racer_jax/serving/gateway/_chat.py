@@ -10,6 +10,7 @@ import msgspec
 
 from racer_jax.serving.gateway._answers import Answer
 from racer_jax.serving.gateway._audits import start_audit
+from racer_jax.serving.gateway._charging import give_back
 from racer_jax.serving.gateway._completions import Completion
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._exchange import (
@@ -33,6 +34,7 @@ from racer_jax.serving.gateway._judging import write_request
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._panel import all_failed
 from racer_jax.serving.gateway._queries import query_of
+from racer_jax.serving.gateway._replies import Usage
 from racer_jax.serving.gateway._spans import is_traced, note, parent_of, request_span
 from racer_jax.serving.gateway._streams import (
     DONE,
@@ -97,21 +99,20 @@ class Chat:
         try:
             await self._answer(completion, answering)
         except asyncio.CancelledError:
-            if not client.gone:
+            if not client.gone:  # the server ends: what was called is recorded all the same
+                completion.finish(GONE, answering.usage)
                 raise
             client.noticed()
-            completion.finish(GONE)
+            completion.finish(GONE, answering.usage)
             return
         finally:
             client.ignore()
+            give_back(completion)
         start_audit(completion)
 
     async def _answer(self, completion: Completion, answering: "_Answering") -> None:
         """Answers within the deadline."""
-        seconds = self._gateway.settings.server.deadline_seconds
-        limit_ms = completion.query.options.deadline_ms
-        if limit_ms is not None and limit_ms < seconds * 1000:  # it may be beyond any float
-            seconds = limit_ms / 1000
+        seconds = completion.seconds
         completion.asking.traced = is_traced(completion.parent_span)
         if not completion.asking.traced:
             await self._within(seconds, completion, answering)
@@ -179,22 +180,16 @@ class _Answering:
             await self._stream()
 
     async def fail(self, error: GatewayError) -> None:
-        """Sends an error: as the response, or as an event where a stream has begun.
-
-        An abstention is an answer that the promise is about; of any other error it says nothing.
-        """
-        plan = self._completion.plan
-        abstained = error.type == "racer_abstained"
-        if plan is not None and not abstained and self._completion.facts["guarantee"] == "holds":
-            plan.void.append("the request has no answer")
-        error.facts = self._completion.facts
-        if not self._begun:
-            self.ended = True
-            await respond_error(self._send, error, self._completion.headers_of(error))
-            return
+        """Sends an error: as the response, or as an event where a stream has begun."""
+        self._completion.has_failed(error)
         try:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await self._event(error_event(error), last=True)
+                if self._begun:
+                    await self._event(error_event(error), last=True)
+                else:
+                    self.ended = True
+                    headers = self._completion.headers_of(error)
+                    await respond_error(self._send, error, headers)
         except TimeoutError:  # the client does not read: it may stay for ever, the request may not
             if self._connection is not None:
                 self._connection.transport.abort()
@@ -220,6 +215,7 @@ class _Answering:
                     await self._begin(completion.headers())
                 async for part in parts:
                     passing.add(part)
+                    completion.num_passed += part.count(b"data:")
                     await self._event(part)
                 if (usage := passing.usage) is not None:
                     self.usage[model] = usage
@@ -229,6 +225,7 @@ class _Answering:
         except CallFailedError as error:
             completion.asking.panel.failed[model] = error
             raise all_failed({model: error}) from None
+        self.usage.setdefault(model, Usage())  # a call that says nothing of its tokens is one too
         completion.gateway.count_stream(model, time.monotonic() - began, usage)
         await self._event(b"", last=True)
 

@@ -16,7 +16,9 @@ from racer_jax.serving.gateway._answers import (
     vote,
 )
 from racer_jax.serving.gateway._arms import arm_of, number_of_unit
-from racer_jax.serving.gateway._cache import key_of
+from racer_jax.serving.gateway._budgets import Reservation
+from racer_jax.serving.gateway._cascades import check_limits
+from racer_jax.serving.gateway._charging import charge, reservation
 from racer_jax.serving.gateway._errors import GONE, CallFailedError, GatewayError
 from racer_jax.serving.gateway._facts import (
     Headers,
@@ -30,13 +32,14 @@ from racer_jax.serving.gateway._facts import (
 from racer_jax.serving.gateway._facts import reason as reason_of
 from racer_jax.serving.gateway._identifiers import draw, new_id
 from racer_jax.serving.gateway._judging import write_request
+from racer_jax.serving.gateway._keeping import kept_as
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._loaded import calibration_of
 from racer_jax.serving.gateway._panel import Asking
 from racer_jax.serving.gateway._planning import Plan, Planner
 from racer_jax.serving.gateway._queries import PREFIX, Query
 from racer_jax.serving.gateway._recording import call_rows, decision_row
-from racer_jax.serving.gateway._replies import Usage
+from racer_jax.serving.gateway._replies import Usage, choices_of
 from racer_jax.serving.gateway._verifying import until_accepted, verifier_of
 from racer_jax.serving.gateway.core import Gateway
 
@@ -67,6 +70,8 @@ class Completion:
         self.cached: str | None = None  # `hit` or `miss` where answers are kept
         self.decided_at: float | None = None
         self.passed = ""  # the model whose bytes were passed through
+        self.num_passed = 0  # events of them, each about a token
+        self.reservation: Reservation | None = None
 
     # --- whom to call -----------------------------------------------------------------------------
 
@@ -76,14 +81,21 @@ class Completion:
         Raises:
           GatewayError: If the request is refused.
         """
+        limit = self.client.key.daily_dollars
         try:
-            return await self._decide()
+            if limit is not None:
+                self.gateway.budgets.check(self.client.name, limit)
+            plan = await self._decide()
+            self.reservation = reservation(self, plan)
+            return plan
+        except GatewayError:
+            self.plan = None  # a request that is refused is neither recorded nor audited
+            raise
         finally:
             self.decided_at = time.monotonic()
 
     async def _decide(self) -> Plan:
         gateway, query = self.gateway, self.query
-        self._check_budget()
         name = query.model
         if not name.startswith(PREFIX):
             self.plan = self._bypass(name)
@@ -125,16 +137,6 @@ class Completion:
             return None
         return number_of_unit(self.gateway.hash_key, self.experiment, self._unit())
 
-    def _check_budget(self) -> None:
-        limit = self.client.key.daily_dollars
-        if limit is not None and self.gateway.spent_today(self.client.name) >= limit:
-            raise GatewayError(
-                429,
-                "insufficient_quota",
-                f"this key may spend {limit} dollars a day (UTC), and has",
-                code="racer_budget",
-            )
-
     def _bypass(self, name: str) -> Plan:
         """A client that names a model itself gets that model."""
         if name not in self.gateway.upstreams:
@@ -151,6 +153,7 @@ class Completion:
                 "a cascade answers plain text alone: no tools, formats, images or n",
             )
         planner.mode(query)
+        check_limits(query.options, loaded)
         group, _ = planner.group(query)
         if group == "multi_turn" and (loaded.groups is None or group not in loaded.groups):
             group = None
@@ -172,7 +175,9 @@ class Completion:
         if key in sessions:
             plan.models, plan.abstained = sessions[key], not sessions[key]
             plan.void.append("the models of the conversation's first turn were kept")
-        elif len(sessions) >= _PINNED_SESSIONS:
+            planner.fit(plan, self.query)  # the limits are those of this turn
+            return
+        if len(sessions) >= _PINNED_SESSIONS:
             sessions.pop(next(iter(sessions)))
         sessions[key] = plan.models
 
@@ -184,7 +189,8 @@ class Completion:
         Raises:
           GatewayError: If there is no answer.
         """
-        plan, key = self._plan, self._cache_key()
+        plan = self._plan
+        key, cache_seconds = kept_as(self)
         if key is not None:
             earlier = self.gateway.cache.get(key)
             self.cached = "miss" if earlier is None else "hit"
@@ -193,7 +199,7 @@ class Completion:
                 return self.answer
         self.answer = await self._answered(plan)
         if key is not None and self.answer.replies and not self.asking.panel.failed:
-            self.gateway.cache.put(key, self._cache_seconds, (self.answer, self.asking.panel))
+            self.gateway.cache.put(key, cache_seconds, (self.answer, self.asking.panel))
         return self.answer
 
     async def _answered(self, plan: Plan) -> Answer:
@@ -291,21 +297,6 @@ class Completion:
         assert self.plan is not None
         return self.plan
 
-    @property
-    def _cache_seconds(self) -> float:
-        return 0.0 if self.planner is None else self.planner.route.cache_seconds or 0.0
-
-    def _cache_key(self) -> bytes | None:
-        """What stands for requests whose answer is the same; None where it need not be."""
-        query, planner = self.query, self.planner
-        if not self._cache_seconds or planner is None or self._plan.mode == "cascade":
-            return None
-        if query.stream or "tools" in query.needs or not query.is_greedy:
-            return None
-        plan, loaded = self._plan, planner.loaded
-        about = (planner.name, loaded.checksum, self.client.name, plan.alpha, plan.mode)
-        return key_of(query.fields, *about, self.on_abstain, *plan.models, *plan.void)
-
     # --- what the client gets ---------------------------------------------------------------------
 
     @property
@@ -337,15 +328,7 @@ class Completion:
         if len(answer.replies) == 1:
             shown = {**answer.replies[0].fields, **shown}
         elif answer.replies:
-            shown["choices"] = [
-                {
-                    "index": i,
-                    "message": reply.message,
-                    "finish_reason": reply.finish_reason,
-                    "racer_model": reply.model,
-                }
-                for i, reply in enumerate(answer.replies)
-            ]
+            shown["choices"] = choices_of(answer.replies)
         else:
             refusal = refusal_text(self._plan.alpha)
             message = {"role": "assistant", "content": None, "refusal": refusal}
@@ -362,6 +345,24 @@ class Completion:
     def headers(self, guarantee: str | None = None) -> Headers:
         """What the headers say of the decision, once there is one."""
         return headers(self.facts, self.overhead(), guarantee)
+
+    @property
+    def seconds(self) -> float:
+        """The time that the answer may take."""
+        most = self.gateway.settings.server.deadline_seconds
+        limit_ms = self.query.options.deadline_ms
+        # It may be beyond any float.
+        return most if limit_ms is None or limit_ms >= most * 1000 else limit_ms / 1000
+
+    def has_failed(self, error: GatewayError) -> None:
+        """Says with an error what was decided, and that the promise does not hold.
+
+        An abstention is an answer that the promise is about; of any other error it says nothing.
+        """
+        abstained = error.type == "racer_abstained"
+        if self.plan is not None and not abstained and self.facts["guarantee"] == "holds":
+            self.plan.void.append("the request has no answer")
+        error.facts = self.facts
 
     def headers_of(self, error: GatewayError) -> Headers:
         """The headers of an error; one that comes before a decision says why there is none."""
@@ -445,6 +446,5 @@ class Completion:
             calls = call_rows(panel, models, prices, usage or {})
         known = [call.dollars for call in calls if call.dollars is not None]
         cost = sum(known) if known else None
-        if cost:
-            gateway.spend(self.client.name, cost)
-        gateway.store.add(decision_row(self, plan, status, seconds, cost, calls))
+        charged = charge(self, cost, calls)
+        gateway.store.add(decision_row(self, plan, status, seconds, cost, calls, charged))

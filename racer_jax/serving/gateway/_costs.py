@@ -1,15 +1,19 @@
-"""What the calls of a request may be expected to cost, before any is made."""
+"""What the calls of a request may be expected to cost, may cost at most, and may have cost."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from racer_jax.data.errors import DataError
+from racer_jax.serving.gateway._judging import LONGEST_PART, LONGEST_PICK
 from racer_jax.serving.gateway._loaded import Loaded
-from racer_jax.serving.gateway._queries import Query
+from racer_jax.serving.gateway._queries import BESIDE_TEXT, Query
+from racer_jax.serving.gateway._records import CallRow
 from racer_jax.serving.gateway.settings import Model, Route
 
 # Bytes of a prompt, as JSON, that make a token: about so in English, fewer elsewhere.
 _BYTES_OF_A_TOKEN = 4
+_MOST_TOKENS = 10**12
 _LIMITS = ("max_completion_tokens", "max_tokens")
 
 
@@ -29,7 +33,7 @@ def expected_costs(
     """
     known = costs_of(loaded)
     tokens = len(bytes(query.fields.get("messages", b""))) / _BYTES_OF_A_TOKEN
-    longest = _longest_answer(query)
+    longest, num = _longest_answer(query), _num_answers(query)
     costs: dict[str, float | None] = {}
     for name in loaded.models:
         model = models[name]
@@ -37,7 +41,7 @@ def expected_costs(
         answer = known.get(name)
         if answer is None and model.dollars_out is not None and longest is not None:
             answer = longest * model.dollars_out / 1e6
-        costs[name] = None if answer is None else prompt + answer
+        costs[name] = None if answer is None else prompt + num * answer
     return costs
 
 
@@ -67,10 +71,88 @@ def check_costs(loaded: Loaded, route: Route, models: Mapping[str, Model]) -> No
         )
 
 
+def most_of_calls(
+    query: Query, models: Mapping[str, Model], calls: Sequence[str], judge: str | None, picks: bool
+) -> tuple[float, bool]:
+    """Dollars that calls may cost, as far as known, and whether they can cost no more.
+
+    A text has at most as many tokens as bytes. How long an answer may be the request says, or else
+    the configuration of the model; what images and sounds cost nothing says.
+
+    Args:
+      query: The request.
+      models: The settings of the models.
+      calls: Whom to call with the request itself.
+      judge: Who is called with the answers; None without a judge.
+      picks: Whether the judge answers with a number alone.
+    """
+    prompt = sum(map(len, query.fields.values()))
+    num = _num_answers(query)
+    total, is_most = 0.0, not query.needs & BESIDE_TEXT
+    candidates = 0
+    for name in calls:
+        longest = _longest_answer(query) or models[name].longest_answer
+        is_most &= longest is not None and _has_prices(models[name])
+        total += _price(models[name], prompt, num * (longest or 0))
+        candidates += LONGEST_PART if longest is None else min(longest, LONGEST_PART)
+    if judge is not None:
+        longest = LONGEST_PICK if picks else _longest_answer(query) or models[judge].longest_answer
+        is_most &= longest is not None and _has_prices(models[judge])
+        reads = min(prompt, LONGEST_PART) + candidates + LONGEST_PART // 10  # its instructions
+        total += _price(models[judge], reads, longest or 0)
+    return total, is_most
+
+
+def estimated(
+    query: Query,
+    models: Mapping[str, Model],
+    begun: Iterable[str],
+    calls: Iterable[CallRow],
+    answers: Mapping[str, float],
+) -> float:
+    """Dollars of calls whose cost nobody said: their prompts, and what came of their answers.
+
+    Args:
+      query: The request.
+      models: The settings of the models.
+      begun: The models that were called, as often as they were.
+      calls: What is known of the calls.
+      answers: Tokens of what models wrote, about.
+    """
+    prompt = sum(map(len, query.fields.values())) / _BYTES_OF_A_TOKEN
+    unsaid = Counter(begun)
+    for row in calls:
+        is_known = row.dollars is not None
+        if row.outcome != "ok":
+            is_known |= not answers.get(row.model)
+        if is_known and row.outcome != "cancelled":
+            unsaid[row.model] -= 1
+    prices = (
+        num * _price(models[name], prompt, answers.get(name, 0.0))
+        for name, num in unsaid.items()
+        if num > 0
+    )
+    return sum(prices)
+
+
+def _has_prices(model: Model) -> bool:
+    return model.dollars_in is not None and model.dollars_out is not None
+
+
+def _price(model: Model, prompt: float, answer: float) -> float:
+    """Dollars of tokens; 0 for a model without prices."""
+    return (prompt * (model.dollars_in or 0.0) + answer * (model.dollars_out or 0.0)) / 1e6
+
+
+def _num_answers(query: Query) -> int:
+    """How many answers a request asks of each model."""
+    num = query.value("n")
+    return min(num, _MOST_TOKENS) if isinstance(num, int) and num > 1 else 1
+
+
 def _longest_answer(query: Query) -> int | None:
     """Tokens that an answer may have, where the request says it."""
-    for name in _LIMITS:
-        limit = query.value(name)
-        if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
-            return limit
-    return None
+    limits = [query.value(name) for name in _LIMITS]
+    whole = [n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    # Some models know one of them alone; and no number may be beyond any float.
+    return min(max(whole), _MOST_TOKENS) if whole else None

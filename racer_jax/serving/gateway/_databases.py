@@ -112,6 +112,14 @@ def _plain_value(value: Any) -> Any:
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
+def _text_of(content: bytes) -> str | bytes:
+    """A text; bytes where it is none, for one of them must not stop the reading of all rows."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
+
+
 def is_shared(path: str) -> bool:
     """Whether a state is one that several replicas can share."""
     return path.partition("://")[0] in _SCHEMES
@@ -186,6 +194,7 @@ def connected(path: str, schema: str) -> Connection:
     if path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with kept(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
+        connection.text_factory = _text_of
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
         connection.execute("pragma busy_timeout = 10000")
@@ -327,6 +336,7 @@ def reading(path: str | Path) -> Iterator[Connection]:
             opened: Connection = Postgres(place)
         else:
             opened = sqlite3.connect(f"file:{place}?mode=ro", uri=True)
+            opened.text_factory = _text_of
         with closing(opened) as connection:
             yield connection
     except errors() as error:

@@ -66,7 +66,7 @@ async def models(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
 async def route(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
     """`POST /v1/racer/route`: decisions, and no call."""
     client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
-    with gateway.admitted():
+    with gateway.admitted(answers=False):
         body = await body_of(scope, receive, gateway.settings.server)
         await respond_json(send, await _decisions(gateway, client, body))
 
@@ -149,7 +149,7 @@ async def feedback(gateway: Gateway, scope: Scope, receive: Receive, send: Send)
     """`POST /v1/feedback`: kept before it is acknowledged."""
     authorization = header_of(scope, b"authorization")
     client = gateway.keys.client(authorization, "feedback")
-    with gateway.admitted(while_draining=True):
+    with gateway.admitted(while_draining=True, answers=False):
         await _take_feedback(gateway, client, scope, receive, send)
 
 

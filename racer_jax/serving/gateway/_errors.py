@@ -77,6 +77,11 @@ def busy(draining: bool) -> GatewayError:
     )
 
 
+def unwritten(words: str) -> GatewayError:
+    """A state that takes nothing now."""
+    return GatewayError(503, "server_error", words, code="state", headers={"retry-after": "5"})
+
+
 class CallFailedError(Exception):
     """A call of an upstream that brought no answer, after its retries.
 

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from racer_jax.serving.gateway._tasks import started
 
 _QUANTILE = 0.95
 _MOST_SHARE = 0.05
@@ -34,7 +36,9 @@ class Hedge:
         return None if spent else self._quantile
 
     async def first_of(
-        self, first: Callable[[], Awaitable[Any]], second: Callable[[], Awaitable[Any]]
+        self,
+        first: Callable[[], Coroutine[Any, Any, Any]],
+        second: Callable[[], Coroutine[Any, Any, Any]],
     ) -> Any:
         """The result of the first call, or of the second where that is sooner.
 
@@ -46,12 +50,12 @@ class Hedge:
             result = await first()
             self.note(loop.time() - began)
             return result
-        tasks = [asyncio.ensure_future(first())]
+        tasks = [started(first())]
         try:
             done, _ = await asyncio.wait(tasks, timeout=wait)
             if not done:
                 self.num_second += 1
-                tasks.append(asyncio.ensure_future(second()))
+                tasks.append(started(second()))
             result = await _sooner(tasks)
         finally:
             for task in tasks:

@@ -14,7 +14,11 @@ import msgspec
 from racer_jax.serving.gateway._replies import Fields, Reply
 
 _INDEX = re.compile(r"\D{0,20}(\d{1,3})\D{0,20}")
-_LONGEST = 20_000
+# Characters of the conversation, and of each candidate, that a judge reads; tokens that it writes
+# where it says a number.
+LONGEST_PART = 20_000
+LONGEST_PICK = 16
+_OF_WRITING = ("stream", "stream_options", "max_tokens", "max_completion_tokens")
 _PICK = (
     "You compare {num} candidate answers to the conversation below and pick the one that is most "
     "likely right and best follows the request. Everything between the lines that hold the marker "
@@ -41,22 +45,20 @@ def pick_request(fields: Fields, candidates: Sequence[Reply], logprobs: bool = F
       candidates: The answers, in the order in which the judge sees them.
       logprobs: Whether to ask for the probability of each token too.
     """
-    request = _request(_PICK, fields, candidates, limit=16)
+    request = _request(_PICK, fields, candidates, limit=LONGEST_PICK)
     return {**request, "logprobs": msgspec.Raw(b"true")} if logprobs else request
 
 
 def write_request(fields: Fields, candidates: Sequence[Reply]) -> Fields:
     """The request that asks a judge to write an answer from those of the candidates."""
     request = _request(_WRITE, fields, candidates, limit=None)
-    passed_on = {
-        name: fields[name] for name in ("stream", "stream_options", "max_tokens") if name in fields
-    }
+    passed_on = {name: fields[name] for name in _OF_WRITING if name in fields}
     return request | passed_on
 
 
 def label_request(fields: Fields, candidate: Reply) -> Fields:
     """The request that asks a judge whether an answer is right."""
-    return _request(_RIGHT, fields, [candidate], limit=16)
+    return _request(_RIGHT, fields, [candidate], limit=LONGEST_PICK)
 
 
 def _request(words: str, fields: Fields, candidates: Sequence[Reply], limit: int | None) -> Fields:
@@ -76,7 +78,7 @@ def _request(words: str, fields: Fields, candidates: Sequence[Reply], limit: int
 
 
 def _between(nonce: str, name: str, text: str) -> str:
-    return f"[{nonce} {name}]\n{text[:_LONGEST]}\n[{nonce} end of {name}]"
+    return f"[{nonce} {name}]\n{text[:LONGEST_PART]}\n[{nonce} end of {name}]"
 
 
 def pick_from(text: str | None, num: int) -> int | None:

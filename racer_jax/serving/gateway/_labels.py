@@ -16,7 +16,9 @@ from racer_jax.serving.gateway._records import (
     contradicts,
     past_retention,
     unknown_id,
+    unreadable,
 )
+from racer_jax.serving.gateway._rows import UnreadableError, models_of, said_of
 
 
 def keep_feedback(connection: Connection, entry: Feedback, retention: float) -> bool:
@@ -45,7 +47,10 @@ def keep_feedback(connection: Connection, entry: Feedback, retention: float) -> 
     decided, answered, mode, pool, audited = row
     if mode == "synthesize":  # the answer that was shown is that of none of the models
         answered = ""
-    decided, pool = map(msgspec.json.decode, (decided, pool))
+    try:
+        decided, pool = models_of(decided), models_of(pool)
+    except UnreadableError as error:
+        raise unreadable(entry.id, str(error)) from None
     check_label(entry, decided, answered, pool, bool(audited))
     said = facts_of(entry)
     before = connection.execute(
@@ -54,7 +59,7 @@ def keep_feedback(connection: Connection, entry: Feedback, retention: float) -> 
     ).fetchone()
     completes = None
     if before is not None:
-        completes, earlier = before[0], msgspec.json.decode(before[1])
+        completes, earlier = before[0], _earlier(entry, before[1])
         whole = completed(earlier, said)
         if whole == earlier:
             return False
@@ -80,6 +85,20 @@ def keep_feedback(connection: Connection, entry: Feedback, retention: float) -> 
          completes],
     )  # fmt: skip
     return True
+
+
+def _earlier(entry: Feedback, content: str) -> dict[str, Any]:
+    """What a source said before.
+
+    Raises:
+      GatewayError: If it cannot be read: it may have been counted while it could, and a label that
+        takes its place would count once more.
+    """
+    try:
+        earlier: dict[str, Any] = msgspec.to_builtins(said_of(content))
+    except UnreadableError as error:
+        raise unreadable(entry.id, str(error)) from None
+    return earlier
 
 
 def facts_of(entry: Feedback) -> dict[str, Any]:

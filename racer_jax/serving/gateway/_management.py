@@ -17,14 +17,16 @@ from racer_jax.serving.gateway._exchange import (
     respond_json,
 )
 from racer_jax.serving.gateway._metrics import CONTENT_TYPE
-from racer_jax.serving.gateway._monitoring import Watched, upper_bound
+from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._openapi import document
 from racer_jax.serving.gateway._planning import Planner
 from racer_jax.serving.gateway._records import Feedback, check_models
 from racer_jax.serving.gateway._references import EVERYTHING
+from racer_jax.serving.gateway._watched import Watched
 from racer_jax.serving.gateway.core import Gateway
 
 _QUEUE = 100
+_NOT_WRITTEN = "the state cannot be written"
 
 
 def check_admin(gateway: Gateway, scope: Scope) -> None:
@@ -54,17 +56,44 @@ def problems(gateway: Gateway) -> list[str]:
         lacking.append("the artefacts are not loaded")
     if gateway.draining:
         lacking.append("it is draining")
-    if all(upstream.breaker.is_open for upstream in gateway.upstreams.values()):
+    # One that is due to be tried again needs a request for it.
+    breakers = [upstream.breaker for upstream in gateway.upstreams.values()]
+    if all(breaker.is_open and not breaker.is_due for breaker in breakers):
         lacking.append("every model is down")
-    if gateway.store.error is not None:
-        lacking.append("the state cannot be written")
+    if not gateway.records:
+        lacking.append(_NOT_WRITTEN)
     return lacking
 
 
+def notices(gateway: Gateway) -> list[str]:
+    """What somebody should look after though requests are answered as they should be."""
+    said, store = [], gateway.store
+    if store.error is not None and gateway.records:
+        said.append(
+            f"{_NOT_WRITTEN}: answers go on, {store.num_kept} rows wait in memory, feedback and "
+            "labels are refused"
+        )
+    if gateway.key_notice is not None:
+        said.append(gateway.key_notice)
+    if store.dropped:
+        said.append(f"{store.dropped} rows of decisions and audits were lost")
+    if gateway.monitors.unreadable:
+        said.append(
+            f"{gateway.monitors.unreadable} rows of the state cannot be read and count as missed"
+        )
+    return said
+
+
 async def ready(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-    """`GET /readyz`: artefacts loaded, shapes compiled, at least one model up."""
+    """`GET /readyz`: whether requests are answered as they should be.
+
+    Artefacts are loaded, shapes compiled, and at least one model is up. A state that cannot be
+    written is no reason to send requests elsewhere unless they are refused for it: with one
+    replica, or a database that is away for all of them, there is nowhere else.
+    """
     lacking = problems(gateway)
-    await respond_json(send, {"ready": not lacking, "problems": lacking}, 503 if lacking else 200)
+    body = {"ready": not lacking, "problems": lacking, "warnings": notices(gateway)}
+    await respond_json(send, body, 503 if lacking else 200)
 
 
 async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +104,7 @@ async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) 
     counted.failing.set(gateway.store.error is not None)
     counted.rows_kept.set(gateway.store.num_kept)
     counted.rows_lost.set(gateway.store.dropped)
+    counted.rows_unreadable.set(gateway.monitors.unreadable)
     for name, upstream in gateway.upstreams.items():
         counted.breaker.labels(name).set(upstream.breaker.is_open)
     for name, planner in gateway.planners.items():
@@ -94,10 +124,13 @@ async def status(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -
         {
             "version": __version__,
             "problems": problems(gateway),
+            "warnings": notices(gateway),
             "in_flight": gateway.in_flight,
             "background": gateway.num_background,
             "rows_kept": gateway.store.num_kept,  # until the state can be written again
             "rows_lost": gateway.store.dropped,  # decisions and audits that could not be written
+            # What the monitors left out; how it counts, the monitors of each route say.
+            "rows_unreadable": gateway.monitors.unreadable,
             "routes": {
                 name: _route_status(gateway, name, planner)
                 for name, planner in gateway.planners.items()
@@ -123,8 +156,9 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
     # Counted, and not alpha plus the errors of a vote or judge: a question that no model can answer
     # may be no miss, and its answer is wrong all the same.
     labels, delivered = watched.labels, None
-    if answers := labels.get("answers", 0):
-        delivered = upper_bound(labels["wrong_answers"], answers)
+    unreadable = labels["unreadable"]  # each may say that the answer was wrong
+    if answers := labels.get("answers", 0) + unreadable:
+        delivered = upper_bound(labels.get("wrong_answers", 0) + unreadable, answers)
     alpha, with_lost = float(loaded.alpha), None
     if num:
         with_lost = min(alpha + upper_bound(lost, num), 1.0)
@@ -140,7 +174,7 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
         # A request is missed at most where its set would be, or where one of its calls was lost.
         "alpha_with_lost_calls": with_lost,
         "delivered_wrong_at_most": delivered,
-        "monitors": _monitor_status(watched),
+        "monitors": _monitor_status(watched, gateway.monitors.unplaced),
         "user_feedback": {
             **watched.users,
             "note": "users choose which answers they rate: these numbers do not test the promise",
@@ -148,17 +182,20 @@ def _route_status(gateway: Gateway, name: str, planner: Planner) -> dict[str, An
     }
 
 
-def _monitor_status(watched: Watched) -> dict[str, Any]:
+def _monitor_status(watched: Watched, unplaced: int = 0) -> dict[str, Any]:
     labels = watched.labels
-    lacking = labels["audited"] - labels["num"]
+    # What cannot be read counts as missed; a row that does not say its route, in each of them.
+    audited = labels["audited"] + unplaced
+    lacking = audited - labels["num"]
     share, most = None, None
-    if labels["audited"]:
-        share = lacking / labels["audited"]
-        most = (labels["misses"] + lacking) / labels["audited"]
+    if audited:
+        share = lacking / audited
+        most = (labels["misses"] + lacking) / audited
     return {
         "level": watched.level,
         # Of all audited requests whose set had a promise: a model failed, who labels could not
-        # decide, or the label is still to come; and the share of misses if all of these were.
+        # decide, the label cannot be read, or it is still to come; and the share of misses if all
+        # of these were.
         "labels": {
             **labels,
             "without_label": lacking,

@@ -58,6 +58,9 @@ class Metrics:
         self.failing = gauge("state_failing", "Whether the state cannot be written")
         self.rows_kept = gauge("state_rows_kept", "Rows that wait until the state can be written")
         self.rows_lost = gauge("state_rows_lost", "Rows that could not be written")
+        self.rows_unreadable = gauge(
+            "state_rows_unreadable", "Rows that the monitors left out, for they cannot be read"
+        )
         self.artefact = gauge(
             "artefact_info", "The artefact in use", "route", "checksum", "alpha", "version"
         )

@@ -17,12 +17,12 @@ one fold the same rows in the same order, each for itself, and whoever holds the
 write may save what it has folded.
 """
 
-import shlex
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,9 +31,20 @@ from racer_jax.serving.gateway._databases import Connection
 from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._records import TRUSTED
 from racer_jax.serving.gateway._references import Reference, begun, seed_of
+from racer_jax.serving.gateway._rows import (
+    Decided,
+    Label,
+    Said,
+    UnreadableError,
+    activated_of,
+    decided_of,
+    label_of,
+    models_of,
+    said_of,
+)
 from racer_jax.serving.gateway._since import ALARM, ALARM_TIME
+from racer_jax.serving.gateway._watched import Watched, risk_kind
 from racer_jax.serving.gateway.settings import Monitors as Settings
-from racer_jax.serving.misses import miss_of
 from racer_jax.serving.monitor import ExchangeabilityMonitor, RiskMonitor
 
 _ROWS = 1000
@@ -41,106 +52,13 @@ _SAVE_SECONDS = 10.0
 # 2 has a test of exchangeability for each group, 3 counts each request and shares the level.
 _FORMAT = 3
 _REFERENCE = "reference {} {}"
-_RECALIBRATE = (
-    "recalibrate on labels of requests since then (racer-jax recalibrate STATE --artefact FOLDER "
-    "-o NEW --since-alarm --route {})"
-)
+_LOG = logging.getLogger("racer_jax.serving.gateway")
+_MOST_NAMED = 20
 # Older versions did not keep whether the set of a decision had a promise.
 _PROMISED = (
     "coalesce(promised, case when reason = 'unknown_group' and guarantee = 'void' then 0 else 1 "
     "end)"
 )
-
-
-@dataclass
-class Watched:
-    """What is tested of one artefact of one route.
-
-    Attributes:
-      route: Name of the route.
-      artefact: The artefact's checksum.
-      level: Chance that any of its monitors ever raises a false alarm.
-      null: The null mode, which says what a miss is.
-      risk: The test of the risk, by alpha.
-      reference: Top scores of the calibration.
-      live: Top scores that will choose the bins of a group without any in the calibration.
-      top_scores: The test of exchangeability, by group, as soon as it has bins.
-      labels: Audited requests whose set had a promise, and those of them with a label; misses;
-        wrong answers though the set held a right one; answers shown, and the wrong ones of them;
-        and, apart from all these, audited requests whose set had no promise.
-      alarm_times: Seconds since 1970 of the request or label that raised an alarm, by its kind.
-      users: What users said: number, and how many were wrong. It feeds no test.
-    """
-
-    route: str
-    artefact: str
-    level: float
-    null: str = "paper"
-    risk: dict[str, RiskMonitor] = field(default_factory=dict)
-    reference: Reference = field(default_factory=Reference)
-    live: dict[str, list[float]] = field(default_factory=dict)
-    top_scores: dict[str, ExchangeabilityMonitor] = field(default_factory=dict)
-    labels: dict[str, int] = field(
-        default_factory=lambda: {
-            "audited": 0,
-            "num": 0,
-            "misses": 0,
-            "judged": 0,
-            "judge_errors": 0,
-            "without_promise": 0,
-        }
-    )
-    alarm_times: dict[str, float] = field(default_factory=dict)
-    users: dict[str, int] = field(default_factory=lambda: {"num": 0, "wrong": 0})
-
-    @property
-    def alarms(self) -> list[str]:
-        """The tests that have raised an alarm, in words."""
-        return list(self.alarms_by_kind.values())
-
-    @property
-    def alarms_by_kind(self) -> dict[str, str]:
-        """The tests that have raised an alarm, in words, by what they say."""
-        remedy = _RECALIBRATE.format(shlex.quote(self.route))
-        words = {
-            risk_kind(alpha): f"{risk_kind(alpha)} since label {monitor.alarm} (evidence "
-            f"{monitor.evidence:.3g}): {remedy}"
-            for alpha, monitor in self.risk.items()
-            if monitor.alarm is not None
-        }
-        for group, top in self.top_scores.items():
-            if top.alarm is not None:
-                kind = self.change_kind(group)
-                live = max(top.alarm - len(self.reference.first.get(group, ())), 0)
-                words[kind] = (
-                    f"{kind} since tested decision {live} (evidence {top.evidence:.3g}): {remedy}"
-                )
-        return words
-
-    def change_kind(self, group: str) -> str:
-        """What the alarm of the test of exchangeability of a group says."""
-        which = "" if self.reference.groups is None else f" of the group {group!r}"
-        return f"queries{which} have changed"
-
-    @property
-    def level_of_groups(self) -> float:
-        """Chance of a false alarm of the test of exchangeability of each group, ever."""
-        return self.level / 2 / max(len(self.reference.groups or ()), 1)
-
-    @property
-    def level_of_next_risk(self) -> float:
-        """Chance of a false alarm of the test of the risk at one more alpha, ever.
-
-        How many there will be is not known, so the j-th, from 0, has 1 / ((j + 1) (j + 2)) of half
-        of the level: all of them together have that half, however many there are.
-        """
-        num = len(self.risk)
-        return self.level / 2 / ((num + 1) * (num + 2))
-
-
-def risk_kind(alpha: str) -> str:
-    """What the alarm of the test of the risk says."""
-    return f"risk above {alpha}"
 
 
 @dataclass
@@ -153,6 +71,9 @@ class _Saved:
     raised: list[tuple[str, str, str]]
     last_activation: int = 0
     format: int = _FORMAT
+    unreadable: int = 0
+    unplaced: int = 0
+    lost_activations: int = 0
 
 
 class _Format(msgspec.Struct):
@@ -183,8 +104,12 @@ class Monitors:
         self._saved_at = 0.0
         self._raised: set[tuple[str, str, str]] = set()
         self._raised_before: set[tuple[str, str, str]] = set()
+        self._lost_activations = 0
+        self._is_broken = False
         self._lock = threading.Lock()
         self.alarms: dict[str, bool] = {}
+        # Rows that cannot be read; decisions among them that may be of any route.
+        self.unreadable = self.unplaced = 0
 
     def enter(
         self,
@@ -203,14 +128,16 @@ class Monitors:
           null: The null mode.
           reference: The top scores of its calibration.
         """
+        name = _REFERENCE.format(route, artefact)
         content = msgspec.json.encode(reference or Reference()).decode()
         connection.execute(
-            "insert into meta values (?, ?) on conflict (name) do nothing",
-            [_REFERENCE.format(route, artefact), content],
+            "insert into meta values (?, ?) on conflict (name) do nothing", [name, content]
         )
+        if _reference(connection, name) is None:  # it can be said again
+            connection.execute("update meta set value = ? where name = ?", [content, name])
         connection.execute(
             "insert into activation (route, artefact, null_mode, at) values (?, ?, ?, ?) "
-            "on conflict (route, artefact) do nothing",
+            "on conflict (route, artefact) do update set null_mode = excluded.null_mode",
             [route, artefact, null, time.time()],
         )
         with self._lock:
@@ -234,12 +161,26 @@ class Monitors:
         """Takes up what `save` wrote; rows that came after it are folded in by `fold`."""
         row = connection.execute("select state from monitor where name = 'all'").fetchone()
         # That of an older version is made anew from the rows that are kept.
-        if row is not None and msgspec.json.decode(row[0], type=_Format).format == _FORMAT:
+        try:
+            if row is None or msgspec.json.decode(row[0], type=_Format).format != _FORMAT:
+                return
             saved = msgspec.json.decode(row[0], type=_Saved)
-            self._last_decision, self._last_label = saved.last_decision, saved.last_label
-            self._last_activation = saved.last_activation
-            self._watched = {(one.route, one.artefact): one for one in saved.watched}
-            self._raised = set(saved.raised)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            self._is_broken = True
+            _LOG.error(
+                "the monitors cannot read what they had saved: %s; they count the rows that are "
+                "kept anew, and alarms stay",
+                error,
+            )
+            return
+        self._last_decision, self._last_label = saved.last_decision, saved.last_label
+        self._last_activation = saved.last_activation
+        self._watched = {(one.route, one.artefact): one for one in saved.watched}
+        for watched in saved.watched:  # an earlier version counted fewer things
+            watched.labels.setdefault("unreadable", 0)
+        self._raised = set(saved.raised)
+        self.unreadable, self.unplaced = saved.unreadable, saved.unplaced
+        self._lost_activations = saved.lost_activations
 
     def save(self, connection: Connection) -> None:
         """Writes the state of all tests, with the place up to which rows are counted."""
@@ -250,6 +191,9 @@ class Monitors:
                 list(self._watched.values()),
                 sorted(self._raised),
                 self._last_activation,
+                unreadable=self.unreadable,
+                unplaced=self.unplaced,
+                lost_activations=self._lost_activations,
             )
             state = msgspec.json.encode(saved).decode()
         connection.execute(
@@ -281,21 +225,50 @@ class Monitors:
             self._fold_labels(connection)
             self._note_alarms(connection)
 
+    def _skip(self, table: str, row: Sequence[Any], error: UnreadableError) -> None:
+        """Counts a row that cannot be read, and names it."""
+        self.unreadable += 1
+        if self.unreadable <= _MOST_NAMED:
+            _LOG.error(
+                "the monitors leave out a row of the state that cannot be read, %s %s: %s",
+                table,
+                row[0],
+                error,
+            )
+        if self.unreadable == _MOST_NAMED:
+            _LOG.error("further rows that cannot be read are only counted")
+
     def _fold_activations(self, connection: Connection) -> None:
         query = "select seq, route, artefact, null_mode from activation where seq > ? order by seq"
-        rows = connection.execute(query, [self._last_activation]).fetchall()
-        for seq, route, artefact, null in rows:
-            self._last_activation = seq
-            if (route, artefact) not in self._watched:
-                num_before = sum(name == route for name, _ in self._watched)
-                level = self._settings.level / 2 ** (num_before + 1)
-                watched = Watched(route, artefact, level, null)
-                name = _REFERENCE.format(route, artefact)
-                row = connection.execute("select value from meta where name = ?", [name]).fetchone()
-                if row is not None:
-                    watched.reference = msgspec.json.decode(row[0], type=Reference)
-                watched.top_scores |= begun(watched.reference, artefact, watched.level_of_groups)
-                self._watched[route, artefact] = watched
+        for row in connection.execute(query, [self._last_activation]).fetchall():
+            try:
+                new = activated_of(row)
+            except UnreadableError as error:
+                self._skip("activation", row, error)
+                self._lost_activations += 1
+            else:
+                if (new.route, new.artefact) not in self._watched:
+                    watched = self._begun(connection, new.route, new.artefact, new.null)
+                    self._watched[new.route, new.artefact] = watched
+            self._last_activation = row[0]
+
+    def _begun(self, connection: Connection, route: str, artefact: str, null: str) -> Watched:
+        """What is tested of an artefact that comes into use."""
+        # One that cannot be read may have been of this route.
+        num_before = sum(name == route for name, _ in self._watched) + self._lost_activations
+        level = self._settings.level / 2 ** (num_before + 1)
+        watched = Watched(route, artefact, level, null)
+        name = _REFERENCE.format(route, artefact)
+        if connection.execute("select 1 from meta where name = ?", [name]).fetchone() is not None:
+            reference = _reference(connection, name)
+            if reference is None:
+                self._skip("meta", [name], UnreadableError("no group is tested for a change"))
+                reference = Reference(groups=[])
+            watched.reference = reference
+        watched.top_scores |= begun(watched.reference, artefact, watched.level_of_groups)
+        if self._is_broken:
+            watched.kept_alarms = _alarms_in(connection, route, artefact)
+        return watched
 
     def _fold_decisions(self, connection: Connection) -> None:
         query = (
@@ -303,19 +276,36 @@ class Monitors:
             f"{_PROMISED} from decision where seq > ? order by seq limit ?"
         )
         while rows := connection.execute(query, [self._last_decision, _ROWS]).fetchall():
-            for seq, name, at, route, artefact, top_score, group, reason, audited, promised in rows:
-                self._last_decision = seq
-                watched = self._watched.get((route, artefact))
-                if watched is None:
-                    continue
-                if audited:
-                    watched.labels["audited" if promised else "without_promise"] += 1
-                # A kind of request without calibration queries is no change of the others.
-                tested = watched.reference.group_of(group)
-                if top_score is None or tested is None or reason == "unknown_group":
-                    continue
-                if draw(self._key, name, "monitor") < self._settings.share:
-                    self._add_top_score(watched, tested, top_score, at)
+            for row in rows:
+                self._last_decision = row[0]
+                try:
+                    self._add_decision(decided_of(row))
+                except UnreadableError as error:
+                    self._skip("decision", row, error)
+                    self._add_unreadable(*row[3:5], *row[8:10])
+
+    def _add_unreadable(self, route: Any, artefact: Any, audited: Any, promised: Any) -> None:
+        """A decision that cannot be read: unless it says otherwise, it was audited, and missed."""
+        if audited == 0:
+            return
+        watched = self._watched.get((route, artefact))
+        if watched is None:
+            self.unplaced += 1
+        else:
+            watched.labels["without_promise" if promised == 0 else "audited"] += 1
+
+    def _add_decision(self, decided: Decided) -> None:
+        watched = self._watched.get((decided.route, decided.artefact))
+        if watched is None:
+            return
+        if decided.audited:
+            watched.labels["audited" if decided.promised else "without_promise"] += 1
+        # A kind of request without calibration queries is no change of the others.
+        tested = watched.reference.group_of(decided.group)
+        if decided.top_score is None or tested is None or decided.reason == "unknown_group":
+            return
+        if draw(self._key, decided.id, "monitor") < self._settings.share:
+            self._add_top_score(watched, tested, decided.top_score, decided.at)
 
     def _add_top_score(self, watched: Watched, group: str, top_score: float, at: float) -> None:
         test = watched.top_scores.get(group)
@@ -332,37 +322,47 @@ class Monitors:
             watched.top_scores[group] = ExchangeabilityMonitor.over(
                 live, level=watched.level_of_groups, seed=seed
             )
+        elif enough:  # all are the same: no bins can be chosen, and more of them say no more
+            del live[0]
 
     def _fold_labels(self, connection: Connection) -> None:
         query = (
             "select f.seq, f.decision, f.source, f.content, f.at, d.route, d.artefact, d.alpha, "
             f"d.decided, d.answered, d.null_in_set, d.pool, d.audited, {_PROMISED} "
-            "from feedback f join decision d on d.id = f.decision "
+            "from feedback f left join decision d on d.id = f.decision "
             "where f.seq > ? order by f.seq limit ?"
         )
         while rows := connection.execute(query, [self._last_label, _ROWS]).fetchall():
             for row in rows:
-                label = _Label(*row)
-                self._last_label = label.seq
-                watched = self._watched.get((label.route, label.artefact))
-                if watched is not None:
-                    self._add_label(connection, watched, label)
+                try:
+                    label, said = label_of(row)
+                except UnreadableError as error:
+                    self._skip("feedback", row, error)
+                    source, route, artefact = row[2], row[5], row[6]
+                    watched = self._watched.get((route, artefact))
+                    if watched is not None and source != "user":
+                        watched.labels["unreadable"] += 1
+                else:
+                    watched = self._watched.get((label.route, label.artefact))
+                    if watched is not None:
+                        self._add_label(connection, watched, label, said)
+                self._last_label = row[0]
 
-    def _add_label(self, connection: Connection, watched: Watched, label: "_Label") -> None:
-        content = msgspec.json.decode(label.content)
+    def _add_label(
+        self, connection: Connection, watched: Watched, label: Label, said: Said
+    ) -> None:
         if label.source not in TRUSTED or not label.audited:
             watched.users["num"] += 1
-            wrong = content.get("answer_correct") == 0 or content.get("missed") == 1
-            watched.users["wrong"] += wrong
+            watched.users["wrong"] += said.answer_correct == 0 or said.missed == 1
             return
-        missed = label.missed(content, watched.null)
+        missed = label.missed(said, watched.null)
         if missed is None or not label.promised or _labelled_before(connection, watched, label):
             return
         watched.labels["num"] += 1
         watched.labels["misses"] += missed
-        correct = content.get("correct")
+        correct = said.correct
         if correct is not None and label.answered in correct:
-            covered = any(correct.get(model) for model in msgspec.json.decode(label.decided))
+            covered = any(correct.get(model) for model in models_of(label.decided))
             counts, wrong = watched.labels, not correct[label.answered]
             counts["judged"] += 1
             counts["judge_errors"] += covered and wrong
@@ -397,41 +397,43 @@ class Monitors:
                         self._on_alarm(route, artefact, word)
 
 
-class _Label(NamedTuple):
-    """A label, with what is needed of its decision."""
+def _labelled_before(connection: Connection, watched: Watched, label: Label) -> bool:
+    """Whether another label of the request said before whether its set was a miss.
 
-    seq: int
-    decision: str
-    source: str
-    content: str
-    at: float
-    route: str
-    artefact: str
-    alpha: str
-    decided: str
-    answered: str
-    null_in_set: int
-    pool: str
-    audited: int
-    promised: int
-
-    def missed(self, content: Mapping[str, Any], null: str) -> bool | None:
-        """Whether the set was a miss; None where a label does not say it."""
-        decided = set(msgspec.json.decode(self.decided))
-        pool = set(msgspec.json.decode(self.pool))
-        return miss_of(content, decided, pool, bool(self.null_in_set), null)
-
-
-def _labelled_before(connection: Connection, watched: Watched, label: _Label) -> bool:
-    """Whether another label of the request said before whether its set was a miss."""
+    One that cannot be read may have said it, and may have been counted while it could.
+    """
     earlier = connection.execute(
         "select source, content from feedback where decision = ? and seq < ?",
         [label.decision, label.seq],
     ).fetchall()
-    return any(
-        source in TRUSTED and label.missed(msgspec.json.decode(content), watched.null) is not None
-        for source, content in earlier
-    )
+    for source, content in earlier:
+        try:
+            said = said_of(content)
+        except UnreadableError:
+            if source != "user":
+                return True
+            continue
+        if source in TRUSTED and label.missed(said, watched.null) is not None:
+            return True
+    return False
+
+
+def _reference(connection: Connection, name: str) -> Reference | None:
+    """The top scores that were kept of a calibration; None where they cannot be read."""
+    row = connection.execute("select value from meta where name = ?", [name]).fetchone()
+    try:
+        return msgspec.json.decode(row[0], type=Reference)
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        return None
+
+
+def _alarms_in(connection: Connection, route: str, artefact: str) -> dict[str, str]:
+    """The alarms that were raised of an artefact of a route, in words, by their kind."""
+    prefix = ALARM.format(f"{route} {artefact} ")
+    rows = connection.execute("select name, value from meta").fetchall()
+    return {
+        str(name)[len(prefix) :]: str(words) for name, words in rows if str(name).startswith(prefix)
+    }
 
 
 def upper_bound(num_events: int, num: int, confidence: float = 0.95) -> float:

@@ -15,6 +15,7 @@ from racer_jax.serving.gateway._spans import (
     note,
     note_messages,
 )
+from racer_jax.serving.gateway._tasks import started
 from racer_jax.serving.gateway._upstream import Upstream
 
 _PROVIDER = "openai"  # the protocol that upstreams speak
@@ -56,6 +57,7 @@ class Asking:
       panel: What became of the calls so far.
       total: Number of models that are asked.
       traced: Whether anybody would see the spans of the calls.
+      begun: The models of all calls that were made, as often as they were.
     """
 
     upstreams: Upstreams
@@ -64,6 +66,7 @@ class Asking:
     panel: Panel = field(default_factory=Panel)
     total: int = 0
     traced: bool = False
+    begun: list[str] = field(default_factory=list)
 
     async def one(self, model: str, fields: Fields | None = None) -> Reply:
         """The answer of one model.
@@ -72,6 +75,7 @@ class Asking:
           CallFailedError: If it gives none.
         """
         sent = fields or self.fields
+        self.begun.append(model)
         if not self.traced:
             return await self.upstreams[model].call(sent, self.headers)
         with call_span(model, _PROVIDER) as span:
@@ -105,6 +109,7 @@ class Asking:
           CallFailedError: If no bytes come, or they break off.
         """
         sent, upstream = fields or self.fields, self.upstreams[model]
+        self.begun.append(model)
         spans = call_span(model, _PROVIDER, stream=True) if self.traced else nullcontext()
         with spans as span:
             note_messages(span, sent, ())
@@ -130,7 +135,7 @@ class Asking:
           The models in the order in which they answer or fail.
         """
         self.total += len(models)
-        tasks = {asyncio.ensure_future(self.one(model)): model for model in models}
+        tasks = {started(self.one(model)): model for model in models}
         try:
             yield _AsTheyCome(tasks, self._take)
         finally:

@@ -227,7 +227,7 @@ class Planner:
             plan.reason = "degraded"  # with a threshold of its own: the promise holds
         if situation.alarm:
             self._alarm(plan, everyone)
-        self._fit(plan, query)
+        self.fit(plan, query)
         return plan
 
     def _without_text(self, query: Query) -> str:
@@ -367,8 +367,12 @@ class Planner:
         elif self.route.on_alarm == "fallback" and self.route.fallback is not None:
             plan.models, plan.abstained = (self.route.fallback,), False
 
-    def _fit(self, plan: Plan, query: Query) -> None:
-        """Leaves out who cannot answer, and the least plausible above a limit."""
+    def fit(self, plan: Plan, query: Query) -> None:
+        """Leaves out who cannot answer, and the least plausible above a limit.
+
+        Raises:
+          GatewayError: If nobody is left, or nothing says what a model costs.
+        """
         if plan.abstained:
             return
         if query.needs:

@@ -38,9 +38,14 @@ def call_rows(
         return CallRow(model, "ok", seconds, used.prompt_tokens, used.completion_tokens, price)
 
     rows = [row(m, r.usage, r.seconds, prices[m]) for m, r in panel.replies.items()]
-    for model, used in (*panel.extra.items(), *streamed.items()):
+    passed = {model: used for model, used in streamed.items() if model not in panel.failed}
+    for model, used in (*panel.extra.items(), *passed.items()):
         rows.append(row(model, used, 0.0, dollars(used, models[model])))
-    rows += [CallRow(model, error.reason) for model, error in panel.failed.items()]
+    for model, error in panel.failed.items():  # a stream that ended badly may have said its usage
+        used = streamed.get(model, Usage())
+        lost = row(model, used, 0.0, dollars(used, models[model]))
+        lost.outcome = error.reason
+        rows.append(lost)
     return rows + [CallRow(model, "cancelled") for model in panel.cancelled]
 
 
@@ -51,6 +56,7 @@ def decision_row(
     seconds: float,
     cost: float | None,
     calls: list[CallRow],
+    charged: float | None = None,
 ) -> DecisionRow:
     """The row of a decision and what came of it.
 
@@ -61,6 +67,7 @@ def decision_row(
       seconds: How long it took.
       cost: What its calls cost, as far as known.
       calls: The rows of its calls.
+      charged: What counts against the day of its key.
     """
     planner, panel = completion.planner, completion.asking.panel
     text = ""
@@ -102,5 +109,6 @@ def decision_row(
         promised=plan.promised,
         experiment=completion.experiment,
         unit=completion.unit_number,
+        charged=charged,
         calls=calls,
     )

@@ -69,6 +69,8 @@ class DecisionRow:
       experiment: The experiment that drew the route; None without one.
       unit: A keyed hash of the conversation, user or key it was drawn for, as a signed integer of
         64 bits; None without an experiment.
+      charged: What counts against the day of a key with a limit: its dollars, and an estimate for
+        calls whose cost nobody said; None for other keys.
       calls: The calls.
     """
 
@@ -99,6 +101,7 @@ class DecisionRow:
     promised: bool = True
     experiment: str | None = None
     unit: int | None = None
+    charged: float | None = None
     calls: list[CallRow] = field(default_factory=list)
 
 
@@ -256,6 +259,16 @@ def past_retention(name: str) -> GatewayError:
         "not_found_error",
         f"the decision {name[:_SHOWN]!r} was deleted: it was too old",
         code="expired",
+    )
+
+
+def unreadable(name: str, problem: str) -> GatewayError:
+    """What is asked about a decision of which a row was damaged: another try ends the same way."""
+    return GatewayError(
+        410,
+        "not_found_error",
+        f"a row of the decision {name[:_SHOWN]!r} cannot be read in the state: {problem}",
+        code="unreadable",
     )
 
 

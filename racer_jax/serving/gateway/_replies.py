@@ -1,5 +1,6 @@
 """Answers of upstreams: read only as far as needed, the rest passed on untouched."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class Usage(msgspec.Struct):
 _MOST_TOKENS = 10**12
 _MOST_DOLLARS = 1e9
 _fields = msgspec.json.Decoder(Fields)
+_NULL = msgspec.Raw(b"null")
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _choices = msgspec.json.Decoder(list[Choice])
 _message = msgspec.json.Decoder(_Message)
@@ -121,6 +123,23 @@ def _sensible(number: Any, most: float) -> float | None:
     return number if 0 <= number <= most else None
 
 
+def message_of(raw: bytes) -> _Message:
+    """What a message says; its content and refusal are texts or None.
+
+    Args:
+      raw: JSON.
+
+    Raises:
+      msgspec.MsgspecError: If it is no message.
+    """
+    message = _message.decode(raw)
+    if not isinstance(message.content, str):
+        message.content = None
+    if not isinstance(message.refusal, str):
+        message.refusal = None
+    return message
+
+
 def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
     """Reads a completion.
 
@@ -140,22 +159,36 @@ def reply_of(model: str, body: bytes, seconds: float = 0.0) -> Reply:
     choices = _choices.decode(fields.get("choices", b"[]"))
     if not choices:
         raise msgspec.ValidationError("a completion must have a choice")
-    message = _message.decode(choices[0].message)
+    # Some upstreams say with a status of success that they failed, as streams do within a chunk.
+    if fields.get("error", _NULL) != _NULL or choices[0].finish_reason == "error":
+        raise msgspec.ValidationError("a completion must not hold an error")
+    message = message_of(choices[0].message)
+    for choice in choices[1:]:  # one that cannot be read would be noticed while it is streamed
+        message_of(choice.message)
     usage = usage_from(fields.get("usage", b"null")) or Usage()
-    content, refusal = message.content, message.refusal
-    if not isinstance(content, str):
-        content = None
-    if not isinstance(refusal, str):
-        refusal = None
     return Reply(
         model=model,
         fields=fields,
         choices=choices,
         message=choices[0].message,
-        content=content,
-        refusal=refusal,
+        content=message.content,
+        refusal=message.refusal,
         tool_calls=message.tool_calls or [],
         finish_reason=choices[0].finish_reason,
         usage=usage,
         seconds=seconds,
     )
+
+
+def choices_of(replies: Sequence[Reply]) -> list[dict[str, Any]]:
+    """The choices of several replies as those of one, each with the model that wrote it."""
+    choices = [(reply.model, one) for reply in replies for one in reply.choices]
+    return [
+        {
+            "index": i,
+            "message": choice.message,
+            "finish_reason": choice.finish_reason,
+            "racer_model": model,
+        }
+        for i, (model, choice) in enumerate(choices)
+    ]

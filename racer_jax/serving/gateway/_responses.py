@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway._audits import start_audit
+from racer_jax.serving.gateway._charging import give_back
 from racer_jax.serving.gateway._completions import Completion
-from racer_jax.serving.gateway._errors import GatewayError, bad_request
+from racer_jax.serving.gateway._errors import GONE, GatewayError, bad_request
 from racer_jax.serving.gateway._exchange import (
+    CONNECTION,
     EVENTS,
     JSON,
     Receive,
@@ -19,12 +21,13 @@ from racer_jax.serving.gateway._exchange import (
     Send,
     body_of,
     header_of,
+    internal_error,
     respond,
 )
 from racer_jax.serving.gateway._facts import Headers
 from racer_jax.serving.gateway._keys import Client
 from racer_jax.serving.gateway._queries import query_of
-from racer_jax.serving.gateway.core import Gateway, cancel
+from racer_jax.serving.gateway.core import LOG, Gateway, cancel
 
 # Fields of a response's request that mean the same in a completion.
 _SAME = ("model", "temperature", "top_p", "stream", "racer", "user", "parallel_tool_calls", "store")
@@ -39,11 +42,19 @@ class Responses:
         client = gateway.keys.client(header_of(scope, b"authorization"), "infer")
         with gateway.admitted():
             completed = await self._completed(gateway, client, scope, receive)
-        if completed is None:
-            return
-        completion, stream, content, more_headers = completed
-        start_audit(completion)
-        plain = response_of(content)
+            if completed is None:
+                return
+            completion, stream, plain, more_headers = completed
+            start_audit(completion)
+            try:
+                async with asyncio.timeout(gateway.settings.server.deadline_seconds):
+                    await self._send(send, stream, plain, more_headers)
+            except TimeoutError:  # the client does not read
+                if (connection := scope.get(CONNECTION)) is not None:
+                    connection.transport.abort()
+
+    async def _send(self, send: Send, stream: bool, plain: Any, more_headers: Headers) -> None:
+        """Sends a finished response."""
         if not stream:
             await respond(send, 200, [JSON, *more_headers], msgspec.json.encode(plain))
             return
@@ -57,47 +68,56 @@ class Responses:
     async def _completed(
         self, gateway: Gateway, client: Client, scope: Scope, receive: Receive
     ) -> tuple[Completion, bool, Any, Headers] | None:
-        """The completion, whether to stream it, its body and headers; None for a client gone."""
+        """The completion, whether to stream it, its response and headers; None for one gone."""
         server = gateway.settings.server
         body = chat_request(await body_of(scope, receive, server))
         query = query_of(body, scope["headers"], client, server.max_messages)
         stream, query.stream = query.stream, False
         query.fields.pop("stream", None)
         completion = Completion(gateway, query, client)
-        work = asyncio.ensure_future(self._answer(completion, server.deadline_seconds))
+        work = asyncio.ensure_future(self._answer(completion))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 await cancel(work)
-                completion.finish(499)
+                completion.finish(GONE)
                 return None
-            content, more_headers = work.result()
+            plain, more_headers = work.result()
+        except asyncio.CancelledError:  # the server ends: what was called is recorded all the same
+            await cancel(work)
+            completion.finish(GONE)
+            raise
         finally:
             gone.cancel()
-        return completion, stream, content, more_headers
+            give_back(completion)
+        return completion, stream, plain, more_headers
 
-    async def _answer(self, completion: Completion, seconds: float) -> Any:
-        limit_ms = completion.query.options.deadline_ms
-        if limit_ms is not None:
-            seconds = min(seconds, limit_ms / 1000)
+    async def _answer(self, completion: Completion) -> Any:
+        seconds = completion.seconds
         try:
             try:
                 async with asyncio.timeout(seconds):
                     await completion.decide()
                     await completion.respond()
+                body, more_headers = completion.body()
+                plain = response_of(msgspec.json.decode(msgspec.json.encode(body)))
             except TimeoutError:
                 raise GatewayError(
                     504, "racer_deadline", f"there was no answer within {seconds:g} s"
                 ) from None
+            except GatewayError:
+                raise
+            except Exception:
+                LOG.exception("a request failed")
+                raise internal_error() from None
         except GatewayError as error:
-            error.facts = completion.facts
+            completion.has_failed(error)
             error.headers |= {k.decode(): v.decode() for k, v in completion.headers_of(error)}
             completion.finish(error.status)
             raise
         completion.finish(200)
-        body, more_headers = completion.body()
-        return msgspec.json.decode(msgspec.json.encode(body)), more_headers
+        return plain, more_headers
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -229,13 +249,18 @@ def response_of(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _output_call(call: dict[str, Any]) -> dict[str, Any]:
+def _output_call(call: Any) -> dict[str, Any]:
+    """A call of a tool; a model may leave out what its own name for the call is."""
+    call = call if isinstance(call, dict) else {}
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    name = f"fc_{secrets.token_hex(12)}"
     return {
         "type": "function_call",
-        "id": f"fc_{secrets.token_hex(12)}",
-        "call_id": call["id"],
-        "name": call["function"]["name"],
-        "arguments": call["function"]["arguments"],
+        "id": name,
+        "call_id": call.get("id") or name,
+        "name": function.get("name") or "",
+        "arguments": function.get("arguments") or "",
         "status": "completed",
     }
 

@@ -13,7 +13,7 @@ import msgspec
 from racer_jax.serving.gateway import _demo
 from racer_jax.serving.gateway._databases import check_writable, is_shared, reading
 from racer_jax.serving.gateway._server import listening, serve
-from racer_jax.serving.gateway._store import check_format
+from racer_jax.serving.gateway._tables import check_format
 from racer_jax.serving.gateway.configuration import load_settings
 from racer_jax.serving.gateway.core import Gateway
 from racer_jax.serving.gateway.settings import Server, Settings

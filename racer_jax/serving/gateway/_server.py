@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -244,8 +244,10 @@ async def _serve(
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: gateway.background(_reloaded(gateway)))
+    hangup = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     _redact(settings)
+    seen = gateway.artefact_files()  # one that is replaced after it was loaded is another
     await gateway.start()
     _collect_rarely()
     # The loop must not wait the usual 5 ms for Python while the thread of the state computes.
@@ -259,7 +261,7 @@ async def _serve(
         asyncio.ensure_future(server.serve(sockets=[listener]))
         for server, listener in zip(servers, sockets, strict=True)
     ]
-    upkeep = asyncio.ensure_future(_keep_up(gateway))
+    upkeep = asyncio.gather(_keep_up(gateway, seen), _reload_when_asked(gateway, hangup))
     try:
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
@@ -340,7 +342,7 @@ async def _reloaded(gateway: Gateway) -> bool:
       Whether it need not be tried again: nothing but the state was at fault if it must.
     """
     if not gateway.ready:
-        return True  # it reads them right now
+        return True  # it is about to end
     try:
         await gateway.reload()
     except GatewayError as error:  # the state takes nothing now
@@ -353,9 +355,23 @@ async def _reloaded(gateway: Gateway) -> bool:
     return True
 
 
-async def _keep_up(gateway: Gateway) -> None:
-    """Reloads an artefact that was replaced, tries models that are down, forgets what is old."""
-    seen, forgotten = gateway.artefact_files(), time.monotonic()
+async def _reload_when_asked(gateway: Gateway, hangup: asyncio.Event) -> None:
+    """Reads the artefacts again after each SIGHUP, also one that came while they were read."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        await _reloaded(gateway)
+
+
+async def _keep_up(gateway: Gateway, seen: Mapping[str, tuple[int, int]] | None = None) -> None:
+    """Reloads an artefact that was replaced, tries models that are down, forgets what is old.
+
+    Args:
+      gateway: The gateway.
+      seen: The files of the artefacts before they were loaded; those of now where None.
+    """
+    seen = gateway.artefact_files() if seen is None else seen
+    forgotten = time.monotonic()
     offset = time.time() - _steady()
     while True:
         await asyncio.sleep(_RELOAD_SECONDS)

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +22,7 @@ import msgspec
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway import _databases
 from racer_jax.serving.gateway._databases import Connection, insert_rows
-from racer_jax.serving.gateway._errors import GatewayError
+from racer_jax.serving.gateway._errors import unwritten
 from racer_jax.serving.gateway._labels import keep_feedback
 from racer_jax.serving.gateway._records import (
     AuditRow,
@@ -30,11 +30,18 @@ from racer_jax.serving.gateway._records import (
     Feedback,
     plain_row,
     unknown_id,
+    unreadable,
+)
+from racer_jax.serving.gateway._tables import (
+    CALL_COLUMNS,
+    DECISION_COLUMNS,
+    insert_audit,
+    opened,
+    values_of,
 )
 
 _LOG = logging.getLogger("racer_jax.serving.gateway")
 T = TypeVar("T")
-_FORMAT = 1
 _PAUSE = 0.05
 # Time between tries to write while the database takes nothing.
 _AGAIN_SECONDS = 1.0
@@ -42,65 +49,9 @@ _AGAIN_SECONDS = 1.0
 # are dropped, and counted.
 _MOST_KEPT = 20_000
 _MOST_CHARACTERS = 64_000_000
-_SCHEMA = """
-create table if not exists meta (name text primary key, value text not null);
-create table if not exists decision (
-  seq integer primary key autoincrement, id text unique not null, at real not null,
-  route text not null, artefact text not null, client text not null, alpha text not null,
-  grp text, reason text not null, mode text not null, decided text not null, called text not null,
-  answered text not null, failed text not null, guarantee text not null, status integer not null,
-  seconds real not null, dollars real, fingerprint integer not null, top_score real,
-  null_in_set integer not null, pool text not null, scores text not null,
-  audited integer not null, prompt text, promised integer, experiment text, unit integer);
-create index if not exists decision_at on decision (at);
-create table if not exists call (
-  decision text not null, model text not null, outcome text not null, seconds real not null,
-  prompt_tokens integer not null, completion_tokens integer not null, dollars real);
-create index if not exists call_decision on call (decision);
-create table if not exists feedback (
-  seq integer primary key autoincrement, decision text not null, source text not null,
-  at real not null, content text not null, labeller text, comment text, completes integer,
-  unique (decision, source));
-create table if not exists audit (
-  decision text primary key, at real not null, messages blob, answers text not null,
-  nonconformity blob not null, checksum text not null, null_mode text not null);
-create table if not exists activation (
-  seq integer primary key autoincrement, route text not null, artefact text not null,
-  null_mode text not null, at real not null, unique (route, artefact));
-create table if not exists monitor (name text primary key, position integer not null,
-  state text not null);
-"""
-DECISION_COLUMNS = (
-    "id", "at", "route", "artefact", "client", "alpha", "grp", "reason", "mode", "decided",
-    "called", "answered", "failed", "guarantee", "status", "seconds", "dollars", "fingerprint",
-    "top_score", "null_in_set", "pool", "scores", "audited", "prompt", "promised", "experiment",
-    "unit",
-)  # fmt: skip
-# Those that tables of older versions lack: empty in their rows.
-_NEW_COLUMNS = {
-    "decision": {"promised": "integer", "experiment": "text", "unit": "integer"},
-    "feedback": {"completes": "integer"},  # the label after which it counts as said, if not itself
-}
 _WRITTEN = (
     "insert into meta values ('written', ?) on conflict (name) do update set value = excluded.value"
 )
-_CALL_COLUMNS = (
-    "decision", "model", "outcome", "seconds", "prompt_tokens", "completion_tokens", "dollars",
-)  # fmt: skip
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _values(row: DecisionRow) -> tuple[Any, ...]:
-    return (
-        row.id, row.at, row.route, row.artefact, row.client, row.alpha, row.group, row.reason,
-        row.mode, _json(row.decided), _json(row.called), row.answered, _json(row.failed),
-        row.guarantee, row.status, row.seconds, row.dollars, row.fingerprint, row.top_score,
-        row.null_in_set, _json(row.pool), _json(row.scores), row.audited, row.prompt, row.promised,
-        row.experiment, row.unit,
-    )  # fmt: skip
 
 
 class Store:
@@ -209,6 +160,9 @@ class Store:
                 DataError(f"cannot be used as the state of a gateway: {error}", path=place)
             )
             return
+        except Exception as error:  # whoever waits for it would wait for ever
+            ready.set_exception(error)
+            return
         ready.set_result(None)
         self._files = _databases.files_of(self.path)
         going = True
@@ -273,7 +227,7 @@ class Store:
                 self._insert(connection, decisions)
             for item in items:
                 if isinstance(item, AuditRow):
-                    _insert_audit(connection, item)
+                    insert_audit(connection, item)
                 elif isinstance(item, tuple):
                     answers.append((item[1], _outcome(connection, item[0])))
             connection.execute("commit")
@@ -289,10 +243,11 @@ class Store:
         else:
             self._fold(connection)
         for future, outcome in answers:
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            with contextlib.suppress(InvalidStateError):  # nobody waits any more: it was cancelled
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
 
     def _fold(self, connection: Connection) -> None:
         """Has what is committed taken in: what might yet be undone must not count."""
@@ -305,6 +260,8 @@ class Store:
             _undo(connection)
             if self.on_rollback is not None:
                 self.on_rollback()
+            if self.error is None and not _databases.may_pass(error):
+                _LOG.error("what was written cannot be counted by the monitors: %r", error)
             self._failed(error)
             return
         if self.error is not None:
@@ -327,13 +284,13 @@ class Store:
             raise OSError(errno.ESTALE, "its file was deleted or replaced: put it back, or restart")
 
     def _insert(self, connection: Connection, rows: list[DecisionRow]) -> None:
-        insert_rows(connection, "decision", DECISION_COLUMNS, [_values(row) for row in rows])
+        insert_rows(connection, "decision", DECISION_COLUMNS, [values_of(row) for row in rows])
         calls = [
             (row.id, c.model, c.outcome, c.seconds, c.prompt_tokens, c.completion_tokens, c.dollars)
             for row in rows
             for c in row.calls
         ]
-        insert_rows(connection, "call", _CALL_COLUMNS, calls)
+        insert_rows(connection, "call", CALL_COLUMNS, calls)
 
     def _decision(self, connection: Connection, name: str) -> dict[str, Any]:
         row = connection.execute(
@@ -341,13 +298,22 @@ class Store:
         ).fetchone()
         if row is None:
             raise unknown_id(name)
+        try:
+            return self._shown(connection, name, row)
+        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise unreadable(name, str(error)) from None
+
+    def _shown(self, connection: Connection, name: str, row: tuple[Any, ...]) -> dict[str, Any]:
+        """A decision with its calls and feedback, all that was read of it checked."""
+        if any(isinstance(value, bytes) for value in row):
+            raise ValueError("a text is no UTF-8")
         plain = plain_row(list(DECISION_COLUMNS), row)
         plain["group"] = plain.pop("grp")
         for flag in ("audited", "null_in_set"):
             plain[flag] = bool(plain[flag])
         plain["promised"] = None if plain["promised"] is None else bool(plain["promised"])
         calls = connection.execute(
-            f"select {', '.join(_CALL_COLUMNS[1:])} from call where decision = ?",
+            f"select {', '.join(CALL_COLUMNS[1:])} from call where decision = ?",
             [name],
         )
         plain["calls"] = [
@@ -386,13 +352,9 @@ async def answer_of(future: "Future[T]") -> T:
     try:
         return await asyncio.wrap_future(future)
     except _databases.errors() as error:
-        raise GatewayError(
-            503,
-            "server_error",
+        raise unwritten(
             "the state of the gateway cannot be written now, and nothing of this request was kept: "
-            "send it again later",
-            code="state",
-            headers={"retry-after": "5"},
+            "send it again later"
         ) from error
 
 
@@ -427,49 +389,3 @@ def _num_characters(row: DecisionRow | AuditRow) -> int:
     if isinstance(row, DecisionRow):
         return len(row.prompt or "")
     return len(row.messages or b"") + sum(len(answer or "") for answer in row.answers.values())
-
-
-def _insert_audit(connection: Connection, row: AuditRow) -> None:
-    connection.execute(
-        "insert into audit values (?, ?, ?, ?, ?, ?, ?) on conflict (decision) do nothing",
-        [row.id, row.at, row.messages, _json(row.answers), row.nonconformity, row.checksum,
-         row.null],
-    )  # fmt: skip
-
-
-def opened(path: str) -> Connection:
-    """A connection to the state, its tables made where they are missing.
-
-    Raises:
-      DataError: If it was written by a newer version.
-      Exception: One of the database, if it cannot be opened.
-    """
-    with _databases.kept(_databases.connected(path, _SCHEMA)) as connection:
-        meta(connection, "format", str(_FORMAT))
-        check_format(connection, path)
-        for table, columns in _NEW_COLUMNS.items():
-            _databases.add_columns(connection, table, columns)
-        return connection
-
-
-def check_format(connection: Connection, path: str) -> None:
-    """Refuses a state of a newer version.
-
-    Raises:
-      DataError: If it is one.
-    """
-    query = "select value from meta where name = 'format'"
-    (version,) = connection.execute(query).fetchone() or (_FORMAT,)
-    if int(version) > _FORMAT:
-        raise DataError(
-            f"has format {version}; this version of racer_jax reads formats up to {_FORMAT}: "
-            "update racer_jax",
-            path=_databases.shown(path),
-        )
-
-
-def meta(connection: Connection, name: str, new: str) -> str:
-    """A value that is kept in the state, made once."""
-    connection.execute("insert into meta values (?, ?) on conflict (name) do nothing", [name, new])
-    (value,) = connection.execute("select value from meta where name = ?", [name]).fetchone()
-    return str(value)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from racer_jax.serving.gateway._errors import GatewayError
-from racer_jax.serving.gateway._replies import Reply, Usage, usage_from
+from racer_jax.serving.gateway._replies import Reply, Usage, message_of, usage_from
 
 DONE = b"data: [DONE]\n\n"
 # The end of a stream that is looked at for its usage.
@@ -57,19 +57,23 @@ def chunks(
     """
     head = {**base, "object": "chat.completion.chunk"}
 
-    def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    def chunk(place: int, delta: Any, finish: str | None = None, **more: Any) -> bytes:
+        choice = {"index": place, "delta": delta, "finish_reason": finish}
         return event({**head, "choices": [choice], **more})
 
-    yield chunk({"role": "assistant"})
-    text = reply.content or ""
-    for start in range(0, len(text), _PIECE):
-        yield chunk({"content": text[start : start + _PIECE]})
-    if reply.refusal is not None:
-        yield chunk({"refusal": reply.refusal})
-    for i, call in enumerate(reply.tool_calls):
-        yield chunk({"tool_calls": [{**msgspec.json.decode(call), "index": i}]})
-    yield chunk({}, reply.finish_reason or "stop", racer=facts)
+    for place, choice in enumerate(reply.choices):
+        message = message_of(choice.message)
+        yield chunk(place, {"role": "assistant"})
+        text = message.content or ""
+        for start in range(0, len(text), _PIECE):
+            yield chunk(place, {"content": text[start : start + _PIECE]})
+        if message.refusal is not None:
+            yield chunk(place, {"refusal": message.refusal})
+        for i, call in enumerate(message.tool_calls or ()):
+            yield chunk(place, {"tool_calls": [{**msgspec.json.decode(call), "index": i}]})
+        is_last = place + 1 == len(reply.choices)
+        more = {"racer": facts} if is_last else {}
+        yield chunk(place, {}, choice.finish_reason or "stop", **more)
     if usage is not None:
         yield event({**head, "choices": [], "usage": usage})
     yield DONE

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import logging
-import secrets
-import time
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,14 @@ from racer_jax._distribution import __version__
 from racer_jax.racer.artefact import DESCRIPTION
 from racer_jax.racer.signatures import SIGNATURE
 from racer_jax.serving.gateway._batcher import LARGEST, Batcher
+from racer_jax.serving.gateway._budgets import SECONDS_OF_A_DAY, Budgets, Spent, spent_today
 from racer_jax.serving.gateway._cache import Cache
+from racer_jax.serving.gateway._cascades import check_route
 from racer_jax.serving.gateway._costs import check_costs
 from racer_jax.serving.gateway._databases import Connection
-from racer_jax.serving.gateway._errors import GatewayError, busy
+from racer_jax.serving.gateway._errors import GatewayError, busy, unwritten
 from racer_jax.serving.gateway._facts import dollars
+from racer_jax.serving.gateway._hash_keys import notice_of, taken_up
 from racer_jax.serving.gateway._keys import KeyRing
 from racer_jax.serving.gateway._loaded import Loaded, check_group, check_pool, load, warm
 from racer_jax.serving.gateway._metrics import Metrics
@@ -29,14 +31,11 @@ from racer_jax.serving.gateway._planning import Planner, Situation
 from racer_jax.serving.gateway._queries import PREFIX
 from racer_jax.serving.gateway._references import reference_of
 from racer_jax.serving.gateway._replies import Usage
-from racer_jax.serving.gateway._store import Store, answer_of, meta
+from racer_jax.serving.gateway._store import Store, answer_of
 from racer_jax.serving.gateway._upstream import Upstream, new_session
 from racer_jax.serving.gateway.settings import Settings
 
-Spent = dict[tuple[str, int], float]
 LOG = logging.getLogger("racer_jax.serving.gateway")
-SECONDS_OF_A_DAY = 86400.0
-_DAYS_KEPT = 4
 # How long a request waits for the threshold of a live pool, which takes milliseconds unless an
 # artefact is being loaded.
 _PATIENCE_SECONDS = 0.25
@@ -81,7 +80,7 @@ class Gateway:
         self.previous: dict[str, Planner] = {}
         self.cache = Cache()
         self.sessions: dict[tuple[str, str, str], tuple[str, ...]] = {}
-        self.spent: Spent = {}
+        self.budgets = Budgets()
         # By route: requests since the start, and those of them in which a call was lost.
         self.losses: dict[str, tuple[int, int]] = {}
         self.in_flight = 0
@@ -117,15 +116,15 @@ class Gateway:
         retention = settings.state.retention_days * SECONDS_OF_A_DAY
         self.store = Store(settings.state.path, retention)
 
-        def first(connection: Connection) -> tuple[str, Spent]:
-            key = meta(connection, "hash_key", secrets.token_hex(32))
-            return key, _spent_today(connection)
+        secret = settings.audit.hash_key
+        configured = None if secret is None else secret.reveal()
 
-        stored, self.spent = self.store.ask(first).result()
-        configured = settings.audit.hash_key
-        self.hash_key = bytes.fromhex(stored)
-        if configured is not None:
-            self.hash_key = configured.reveal().encode()[:64]
+        def first(connection: Connection) -> tuple[bytes, str | None, Spent]:
+            key = taken_up(connection, configured)
+            return key, notice_of(connection, key), spent_today(connection)
+
+        self.hash_key, self.key_notice, spent = self.store.ask(first).result()
+        self.budgets.take(spent)
         self.monitors = Monitors(settings.monitors, self.hash_key, self._alarm)
         self.store.ask(self.monitors.load).result()
         self.store.on_commit = self.monitors.on_commit
@@ -175,6 +174,7 @@ class Gateway:
             loaded = load(self.settings.routes[name], self.settings.trusted_keys)
             check_pool(loaded, self.settings.models)
             check_group(loaded, name, self.settings.routes[name].group)
+            check_route(loaded, name, self.settings.routes[name])
             check_costs(loaded, self.settings.routes[name], self.settings.models)
             for racer in list(loaded.racers.values())[:1]:
                 warm(racer, self._sizes)
@@ -258,17 +258,32 @@ class Gateway:
 
     # --- what requests ask ------------------------------------------------------------------------
 
-    def admitted(self, while_draining: bool = False) -> "UnderWay":
+    @property
+    def records(self) -> bool:
+        """Whether requests are recorded, or may go unrecorded.
+
+        Use this when a request is about to be answered.
+        """
+        return self.store.error is None or self.settings.state.when_failing == "answer"
+
+    def admitted(self, while_draining: bool = False, answers: bool = True) -> "UnderWay":
         """Counts a request as under way, before its body is read: that takes memory too.
 
         Use this when a request has named its key, around everything else that it costs.
 
         Args:
           while_draining: Whether it is taken though the gateway is about to end.
+          answers: Whether models are called for it, so that there is something to record.
 
         Raises:
-          GatewayError: If there are too many, or the gateway is about to end.
+          GatewayError: If there are too many, the gateway is about to end, or what must be recorded
+            cannot be.
         """
+        if answers and not self.records:
+            raise unwritten(
+                "the state of the gateway cannot be written now, and requests that would not be "
+                "recorded are refused: send it again later"
+            )
         full = self.in_flight >= self.settings.server.max_in_flight
         if full or (self.draining and not while_draining):
             raise busy(self.draining)
@@ -321,33 +336,26 @@ class Gateway:
         )
 
     def refresh_spent(self) -> None:
-        """Takes over what other replicas of a shared state have spent, and their alarms.
+        """Takes over what other replicas of a shared state have spent, their key and alarms.
 
         Use this when the state is shared, now and then.
         """
+        loop = asyncio.get_running_loop()
 
-        def read(connection: Connection) -> None:
-            self.spent = _spent_today(connection)
+        def read(connection: Connection) -> tuple[Spent, str | None]:
+            return spent_today(connection), notice_of(connection, self.hash_key)
 
-        self.store.ask(read)
+        def take(spent: Spent, notice: str | None) -> None:
+            self.budgets.take(spent)
+            if notice is not None and notice != self.key_notice:
+                LOG.warning("%s", notice)
+            self.key_notice = notice
 
-    def spend(self, client: str, dollars: float) -> None:
-        """Counts dollars of a client's request against its day.
+        def done(future: "Future[tuple[Spent, str | None]]") -> None:
+            if not future.cancelled() and future.exception() is None:
+                loop.call_soon_threadsafe(take, *future.result())
 
-        Use this when a request has ended.
-        """
-        key = (client, _today())
-        if key not in self.spent:  # a clock that jumps comes back to a day that had begun
-            days = list(dict.fromkeys(day for _, day in self.spent))[-_DAYS_KEPT:]
-            self.spent = {k: v for k, v in self.spent.items() if k[1] in days}
-        self.spent[key] = self.spent.get(key, 0.0) + dollars
-
-    def spent_today(self, client: str) -> float:
-        """Dollars of a client's requests of this day (UTC).
-
-        Use this when a key has a limit.
-        """
-        return self.spent.get((client, _today()), 0.0)
+        self.store.ask(read).add_done_callback(done)
 
     def count(self, panel: Panel, prices: Mapping[str, float | None]) -> None:
         """Counts the calls of a request in the metrics.
@@ -409,22 +417,6 @@ class Gateway:
             ):
                 if response.status >= 300:
                     LOG.warning("the webhook answered with status %d", response.status)
-
-
-def _today() -> int:
-    """Days since 1970, UTC."""
-    return int(time.time() // SECONDS_OF_A_DAY)
-
-
-def _spent_today(connection: Connection) -> Spent:
-    """Dollars of each client's requests of this day."""
-    today = _today()
-    rows = connection.execute(
-        "select client, sum(dollars) from decision where at >= ? and dollars is not null "
-        "group by client",
-        [today * SECONDS_OF_A_DAY],
-    ).fetchall()
-    return {(client, today): dollars for client, dollars in rows}
 
 
 async def cancel(task: "asyncio.Task[Any]") -> None:

@@ -20,6 +20,7 @@ try:
     import litellm
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
     from litellm.llms.custom_llm import CustomLLMError
+    from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
 
     _Base: Any = litellm.CustomLLM
 except ModuleNotFoundError:
@@ -28,6 +29,8 @@ except ModuleNotFoundError:
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 # Errors that come after the stream has begun, and the status that each has before it.
 _STATUSES = {"racer_abstained": 422, "racer_deadline": 504, "invalid_request_error": 400}
+# What a chunk of one of several choices must hold to be passed on.
+_CONTENT = ("content", "tool_calls", "refusal")
 _BASE = "http://127.0.0.1:8080/v1"
 # What litellm passes on that is for itself, not for the model.
 _OWN = frozenset({"stream", "extra_headers", "max_retries", "extra_body", "custom_llm_provider"})
@@ -69,7 +72,7 @@ class RacerProvider(_Base):  # type: ignore[misc]
             response = await client.post(url, headers=headers, data=body, timeout=_timeout(options))
         return self._answer(options, response)
 
-    def streaming(self, *args: Any, **options: Any) -> Iterator[dict[str, Any]]:
+    def streaming(self, *args: Any, **options: Any) -> Iterator[Any]:
         """The pieces of an answer. Use this when litellm calls it: nobody else does."""
         url, headers, body = self._request(options, stream=True)
         with _errors():
@@ -80,9 +83,9 @@ class RacerProvider(_Base):  # type: ignore[misc]
             events = _Events()
             for part in response.iter_bytes():
                 yield from events.chunks(part)
-            events.check_end()
+            yield from events.end()
 
-    async def astreaming(self, *args: Any, **options: Any) -> AsyncIterator[dict[str, Any]]:
+    async def astreaming(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
         """The pieces of an answer. Use this when litellm calls it: nobody else does."""
         url, headers, body = self._request(options, stream=True)
         with _errors():
@@ -94,7 +97,8 @@ class RacerProvider(_Base):  # type: ignore[misc]
             async for part in response.aiter_bytes():
                 for chunk in events.chunks(part):
                     yield chunk
-            events.check_end()
+            for chunk in events.end():
+                yield chunk
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -150,13 +154,19 @@ def _timeout(options: dict[str, Any]) -> Any:
 
 
 class _Events:
-    """The pieces of a stream, from bytes that may be cut anywhere."""
+    """The pieces of a stream, from bytes that may be cut anywhere.
+
+    litellm reads one answer from pieces, and takes all texts for parts of it: those of several
+    choices go to it as whole chunks, and what says that one of them ends waits for the last.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
         self._is_whole = False
+        self._finish = ""  # of the first of several choices
+        self._are_several = False
 
-    def chunks(self, part: bytes) -> Iterator[dict[str, Any]]:
+    def chunks(self, part: bytes) -> Iterator[Any]:
         """What the lines say that end within more bytes.
 
         Raises:
@@ -169,50 +179,65 @@ class _Events:
             if data == b"[DONE]":
                 self._is_whole = True
             elif data.startswith(b"{"):
-                for chunk in _chunks(msgspec.json.decode(data)):
-                    self._is_whole |= chunk["is_finished"]
-                    yield chunk
+                yield from self._pieces(msgspec.json.decode(data))
 
-    def check_end(self) -> None:
-        """Refuses a stream that broke off: half an answer would pass for a whole one.
+    def _pieces(self, event: dict[str, Any]) -> Iterator[Any]:
+        """What an event says; several pieces where it holds several calls of tools.
 
         Raises:
-          CustomLLMError: If its last words are missing.
+          CustomLLMError: If it is an error.
+        """
+        if event.get("error") is not None:
+            status = _STATUSES.get(event["error"].get("type"), 502)
+            raise CustomLLMError(status, event["error"]["message"])
+        usage = event.get("usage")
+        tokens = None
+        if usage is not None:
+            tokens = {name: usage[name] for name in _USAGE if name in usage}
+        facts = {"racer": event["racer"]} if "racer" in event else {}
+        choices = event.get("choices") or []
+        self._is_whole |= any(choice.get("finish_reason") for choice in choices)
+        if not self._are_several:
+            self._are_several = any(c.get("index") or "racer_model" in c for c in choices)
+        if not self._are_several:
+            for choice in choices or [{}]:
+                yield from _chunks(choice, tokens, facts)
+            return
+        for choice in choices:
+            if not choice.get("index"):
+                self._finish = choice.get("finish_reason") or self._finish
+            if any((choice.get("delta") or {}).get(name) for name in _CONTENT):
+                yield _whole_chunk(event, choice)
+        if tokens or facts:
+            yield _piece("", None, "", tokens, facts)
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """The last piece, where it waited for others.
+
+        Raises:
+          CustomLLMError: If the last words of the stream are missing: half an answer would pass for
+            a whole one.
         """
         if not self._is_whole:
             raise CustomLLMError(502, "the stream of the gateway ended before the answer did")
+        if self._are_several:
+            yield _piece("", None, self._finish or "stop", None, {})
 
 
-def _chunks(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What an event of a stream says; several where it holds several calls of tools.
-
-    Raises:
-      CustomLLMError: If it is an error.
-    """
-    if event.get("error") is not None:
-        status = _STATUSES.get(event["error"].get("type"), 502)
-        raise CustomLLMError(status, event["error"]["message"])
-    usage = event.get("usage")
-    tokens = None
-    if usage is not None:
-        tokens = {name: usage[name] for name in _USAGE if name in usage}
-    facts = {"racer": event["racer"]} if "racer" in event else {}
-    for choice in event.get("choices") or [{}]:
-        delta = choice.get("delta") or {}
-        more = dict(facts)
-        if delta.get("refusal") is not None:
-            more["refusal"] = delta["refusal"]
-        *calls, last = delta.get("tool_calls") or [None]
-        index = choice.get("index", 0)
-        for call in calls:
-            yield _piece("", call, "", None, index, {})
-        text, finish = delta.get("content") or "", choice.get("finish_reason") or ""
-        yield _piece(text, last, finish, tokens, index, more)
+def _chunks(choice: dict[str, Any], tokens: Any, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the only choice of an event says."""
+    delta = choice.get("delta") or {}
+    more = dict(facts)
+    if delta.get("refusal") is not None:
+        more["refusal"] = delta["refusal"]
+    *calls, last = delta.get("tool_calls") or [None]
+    for call in calls:
+        yield _piece("", call, "", None, {})
+    text, finish = delta.get("content") or "", choice.get("finish_reason") or ""
+    yield _piece(text, last, finish, tokens, more)
 
 
-def _piece(
-    text: str, call: Any, finish: str, usage: Any, index: int, more: dict[str, Any]
-) -> dict[str, Any]:
+def _piece(text: str, call: Any, finish: str, usage: Any, more: dict[str, Any]) -> dict[str, Any]:
     """A piece of a stream as litellm reads it."""
     return {
         "text": text,
@@ -220,9 +245,25 @@ def _piece(
         "is_finished": bool(finish),
         "finish_reason": finish,
         "usage": usage,
-        "index": index,
+        "index": 0,
         "provider_specific_fields": more or None,
     }
+
+
+def _whole_chunk(event: dict[str, Any], choice: dict[str, Any]) -> Any:
+    """A chunk of one of several choices, with its place and the model that wrote it.
+
+    A refusal is a text too: litellm takes a chunk without one for the end.
+    """
+    delta = dict(choice["delta"])
+    delta["content"] = delta.get("content") or delta.get("refusal") or ""
+    named = {name: choice[name] for name in ("racer_model",) if name in choice}
+    return ModelResponseStream(
+        id=event.get("id"),
+        created=event.get("created"),
+        model=event.get("model"),
+        choices=[StreamingChoices(index=choice.get("index", 0), delta=Delta(**delta), **named)],
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -95,6 +95,8 @@ class Model(Deployment, frozen=True):
         message that are no text, image or sound.
       dollars_in: Dollars per million tokens of a prompt.
       dollars_out: Dollars per million tokens of an answer.
+      longest_answer: Tokens of an answer at most, where a request sets no limit; it is not sent.
+        With it and both prices, a daily budget knows what a request may cost at most.
       hedge: Whether a call that takes longer than 95% of those before it is made at the next place
         of `also` too, and the sooner answer counts; at most one call in twenty.
       breaker_failures: Failures in a row after which it counts as down.
@@ -110,6 +112,7 @@ class Model(Deployment, frozen=True):
     capabilities: tuple[Capability, ...] = ("tools", "json", "n", "logprobs")
     dollars_in: Dollars | None = None
     dollars_out: Dollars | None = None
+    longest_answer: Positive | None = None
     hedge: bool = False
     breaker_failures: Positive = 5
     breaker_seconds: Seconds = 30.0
@@ -239,11 +242,14 @@ class State(_Section, frozen=True):
       path: The SQLite file, relative to the configuration, or an address `postgresql://...`.
       retention_days: Days after which a decision takes no feedback and is deleted.
       store_prompts: Whether texts of prompts are kept; else only their fingerprints.
+      when_failing: What happens to requests while nothing can be written: `answer` them and keep
+        their rows in memory, or `refuse` them (503), where none may go unrecorded.
     """
 
     path: str = "racer-gateway.db"
     retention_days: Annotated[float, Meta(gt=0)] = 90.0
     store_prompts: bool = False
+    when_failing: Literal["answer", "refuse"] = "answer"
 
 
 class Audit(_Section, frozen=True):

@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from racer_jax.cli.main import main
+from racer_jax.data.errors import DataError
 from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.gateway import inference_app, json_schema
 from racer_jax.serving.gateway._server import _server, bounded_protocol, listening
@@ -240,6 +241,30 @@ def test_a_cascade_goes_on_without_a_model_that_fails(cascaded, upstreams):
     assert (got.json["racer"]["reason"], got.json["racer"]["guarantee"]) == ("degraded", "void")
     assert gateway.chat("what?", tools=[TOOL]).status == 400
     gateway.gateway.upstreams[first].breaker.succeeded()
+
+
+@pytest.mark.parametrize(
+    ("racer", "param"),
+    [({"max_models": 1}, "max_models"), ({"max_cost": 0}, "max_cost"), ({"alpha": 0.5}, "alpha")],
+)
+def test_a_limit_that_a_cascade_does_not_keep_is_refused(cascaded, upstreams, racer, param):
+    _, gateway = cascaded
+    got = gateway.chat("what?", racer=racer)
+    assert (got.status, got.json["error"]["param"]) == (400, f"racer.{param}")
+    assert not upstreams.asked
+
+
+@pytest.mark.parametrize("limit", [{"max_models": 1}, {"max_cost": 1.0}, {"alphas": ["0.5"]}])
+def test_a_route_of_a_cascade_has_no_limits_that_it_does_not_keep(
+    cascaded, start, upstreams, limit
+):
+    cascade, gateway = cascaded
+    path = gateway.gateway.settings.routes["my"].artefact
+    model = {"base_url": upstreams.url, "dollars_in": 1.0, "dollars_out": 1.0}
+    with pytest.raises(DataError, match=rf"remove {next(iter(limit))} - at `\$.routes.my`"):
+        start(
+            models=dict.fromkeys(cascade.models, model), routes={"my": {"artefact": path, **limit}}
+        )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from racer_jax.serving.gateway._databases import insert_rows
 from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow
 from tests.serving.gateway.test_state import FEEDBACK, settled
 
+_HELLO = [{"role": "user", "content": "large ?"}]
 _RIGHT, _WRONG = {"small": 0, "medium": 0, "large": 1}, {"small": 1, "medium": 0, "large": 0}
 
 
@@ -55,7 +56,8 @@ def _until(condition):
 
 
 def _is_ready(made):
-    return made.admin("GET", "/readyz").status == 200
+    ready = made.admin("GET", "/readyz")
+    return ready.status == 200 and not ready.json["warnings"]
 
 
 def _stored(path, query):
@@ -74,6 +76,7 @@ def _label(made, name, correct):
 
 
 def test_a_full_disk_loses_nothing_that_was_acknowledged(start, disk, caplog):
+    """Nor does it stop the traffic of a gateway that is the only one."""
     path = disk / "gateway.db"
     made = start(audit={"share": 1.0}, state={"path": str(path)})
     before = made.chat("large before").json["id"]
@@ -96,7 +99,10 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(start, disk, caplog):
     assert made.ask("GET", f"/v1/racer/decisions/{names[-1]}").status == 503
     assert made.admin("GET", "/audit").status == 503
     ready = made.admin("GET", "/readyz")
-    assert (ready.status, ready.json["problems"]) == (503, ["the state cannot be written"])
+    assert (ready.status, ready.json["problems"]) == (200, [])
+    (warning,) = ready.json["warnings"]
+    assert warning.startswith("the state cannot be written: answers go on, ")
+    assert made.admin("GET", "/status").json["warnings"] == ready.json["warnings"]
     assert made.admin("GET", "/healthz").status == 200
     assert made.admin("GET", "/status").json["rows_kept"] > 0
     assert (_metric(made, "state_failing"), _metric(made, "state_rows_lost")) == (1, 0)
@@ -118,6 +124,47 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(start, disk, caplog):
     assert labels["num"] == len(names) + 1
     assert labels["misses"] == len(acknowledged) - 1
     assert labels["audited"] == len(names) + 1
+
+
+def test_where_nothing_may_go_unrecorded_nothing_is_answered(start, tmp_path, upstreams):
+    path = tmp_path / "gateway.db"
+    made = start(state={"path": str(path), "when_failing": "refuse"})
+    assert made.chat("large before").status == 200
+    settled(made)
+    os.rename(path, tmp_path / "away")
+    made.chat("large while nobody knows")  # what was answered is written later
+    assert _until(lambda: not _is_ready(made))
+    ready = made.admin("GET", "/readyz")
+    assert (ready.status, ready.json["problems"]) == (503, ["the state cannot be written"])
+    upstreams.reset()
+    for method, where, body in (
+        ("POST", "/v1/chat/completions", {"model": "racer/my", "messages": _HELLO}),
+        ("POST", "/v1/chat/completions", {"model": "racer/my", "messages": _HELLO, "stream": True}),
+        ("POST", "/v1/chat/completions", {"model": "large", "messages": _HELLO}),
+        ("POST", "/v1/responses", {"model": "racer/my", "input": "large ?"}),
+    ):
+        refused = made.ask(method, where, body)
+        assert (refused.status, refused.json["error"]["code"]) == (503, "state")
+        assert refused.headers["retry-after"] == "5"
+    assert not upstreams.asked
+    assert made.ask("POST", "/v1/racer/route", {"inputs": [{"text": "large ?"}]}).status == 200
+    os.rename(tmp_path / "away", path)
+    assert _until(lambda: _is_ready(made))
+    assert made.chat("large after").status == 200
+    settled(made)
+    assert len(_stored(path, "select id from decision")) == 3
+
+
+def test_a_gateway_whose_models_were_down_gets_requests_again(start, upstreams):
+    """A balancer that sends it none would leave it without the one that tries a model again."""
+    made = start(**{f"models__{name}__breaker_seconds": 0.2 for name in (*_RIGHT, "judge")})
+    for upstream in made.gateway.upstreams.values():
+        for _ in range(5):
+            upstream.breaker.failed()
+    down = made.admin("GET", "/readyz")
+    assert (down.status, down.json["problems"]) == (503, ["every model is down"])
+    assert _until(lambda: _is_ready(made))
+    assert made.chat("large ?").status == 200
 
 
 class _Failing:
@@ -194,14 +241,14 @@ def test_a_log_that_a_reader_made_long_is_cut(tmp_path):
 
 @pytest.mark.parametrize("num", [0, 1, 2, 35, 36, 37, 200])
 def test_rows_are_inserted_as_they_are_however_many(num):
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute("create table t (a integer, b real, c text, d blob)")
     rows = [(i, i / 3, None if i % 5 else f"é{i}", bytes([i])) for i in range(num)]
     statements = []
-    connection.set_trace_callback(statements.append)
-    insert_rows(connection, "t", ("a", "b", "c", "d"), rows)
-    connection.set_trace_callback(None)
-    assert connection.execute("select * from t order by rowid").fetchall() == rows
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("create table t (a integer, b real, c text, d blob)")
+        connection.set_trace_callback(statements.append)
+        insert_rows(connection, "t", ("a", "b", "c", "d"), rows)
+        connection.set_trace_callback(None)
+        assert connection.execute("select * from t order by rowid").fetchall() == rows
     assert len(statements) == num.bit_count()  # 200 rows are 800 values, fewer than 999
 
 

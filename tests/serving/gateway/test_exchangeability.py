@@ -90,6 +90,18 @@ def test_a_change_before_the_first_query_is_seen_and_named(opened, racer):
     assert [test.level for test in watched.top_scores.values()] == [0.05, 0.05]
 
 
+def test_scores_that_are_all_the_same_are_not_kept_for_ever(opened):
+    """They choose no bins, and the next different one begins the test as it would have before."""
+    store, monitors = opened()
+    monitors._settings = Settings(share=1.0, reference=4)
+    entered(store, monitors, Reference())
+    added(store, [row(i, None, 0.5) for i in range(100)])
+    watched = monitors.of("my", ARTEFACT)
+    assert (watched.live, watched.top_scores) == ({"all": [0.5] * 3}, {})
+    added(store, [row(200 + i, None, 0.25 * (i % 4)) for i in range(20)])
+    assert watched.top_scores["all"].num == 19
+
+
 def test_traffic_whose_questions_come_again_is_no_change(opened):
     """Few questions make most of the traffic, and these have high scores: nothing changes.
 

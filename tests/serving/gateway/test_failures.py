@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from aiohttp import web
 from scipy.stats import binom
 
 from racer_jax.data.errors import DataError
@@ -410,3 +411,32 @@ def test_headers_say_the_same_as_the_body(served):
     assert (got.json["racer"]["mode"], got.json["racer"]["group"]) == ("all", "b")
     assert served.chat("large ?", headers={"x-racer-nonsense": "1"}).status == 400
     assert served.chat("large ?", headers={"x-racer-max-models": "one"}).status == 400
+
+
+@pytest.mark.parametrize("finish", ["stop", "error"])
+def test_a_completion_that_holds_an_error_is_no_answer(served, upstreams, finish):
+    """Streams and whole answers alike: some upstreams fail with a status of success."""
+    whole = completion("half of an answer")
+    whole["choices"][0]["finish_reason"] = finish
+    if finish == "stop":
+        whole["error"] = {"message": "overloaded", "code": 502}
+    upstreams.says["large"] = lambda body: web.json_response(whole)
+    got = served.chat("large ?")
+    assert (got.status, got.headers["x-racer-guarantee"]) == (502, "void")
+    voted = served.chat("small,large ?", racer={"mode": "select"})
+    assert voted.json["racer"]["failed"] == {"large": "reply"}
+    assert voted.json["racer"]["guarantee"] == "void"
+    whole = {**completion("a whole answer"), "error": None}
+    assert served.chat("large ?").status == 200
+
+
+def test_the_limits_of_a_turn_are_kept_by_the_models_of_a_conversation(served, upstreams):
+    """The models of its first turn are kept, as far as the later turn allows."""
+    racer = {"session": "a talk that is limited"}
+    first = served.chat("small,medium,large ?", racer=racer).json["racer"]
+    assert first["called"] == ["large", "medium", "small"]
+    upstreams.asked.clear()
+    one = served.chat("small,medium,large ?", racer={**racer, "max_models": 1}).json["racer"]
+    assert (one["called"], upstreams.models, one["guarantee"]) == (["large"], ["large"], "void")
+    again = served.chat("small ?", racer=racer).json["racer"]
+    assert (again["called"], again["guarantee"]) == (first["called"], "void")

@@ -84,13 +84,13 @@ def test_a_header_may_be_in_utf_8(served):
 )
 def test_odd_numbers_of_tokens_cost_neither_the_answer_nor_money(served, upstreams, usage):
     upstreams.says["small"] = {**completion("A"), "usage": usage}
-    before = dict(served.gateway.spent)
+    before = dict(served.gateway.budgets.spent)
     response = served.chat("small hello")
     assert response.json["choices"][0]["message"]["content"] == "A"
     assert "x-racer-cost" not in response.headers
     stored = served.gateway.store.decision(response.json["id"]).result(10)
     assert stored["dollars"] is None
-    assert served.gateway.spent == before
+    assert served.gateway.budgets.spent == before
 
 
 def test_tokens_that_are_told_as_fractions_count(served, upstreams):
@@ -278,10 +278,12 @@ def test_toml_may_begin_with_a_mark_and_is_not_nested_without_end(tmp_path):
     assert "nested so deeply" in _refused(tmp_path, f"a = {'[' * 5000}", ".toml")
 
 
-def test_a_client_that_does_not_read_is_let_go(served, upstreams, monkeypatch):
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_client_that_does_not_read_is_let_go(served, upstreams, monkeypatch, has_begun):
     """Its request would count as under way for ever, and shut others out."""
     monkeypatch.setattr(_chat, "_LAST_WORDS_SECONDS", 0.05)
-    upstreams.says["small"] = [b"data: {}\n\n" for _ in range(3)]
+    parts = [b"data: {}\n\n" for _ in range(3)]
+    upstreams.says["small"] = parts if has_begun else slow("late", 1.0)
     aborted = []
 
     class Connection:
@@ -335,10 +337,10 @@ def test_a_fault_while_artefacts_are_read_again_ends_nothing(caplog):
     async def reload():
         raise KeyError("odd")
 
-    asyncio.run(_server._reloaded(SimpleNamespace(ready=True, reload=reload)))
+    assert asyncio.run(_server._reloaded(SimpleNamespace(ready=True, reload=reload)))
     assert "the artefact in use stays" in caplog.text
     caplog.clear()
-    asyncio.run(_server._reloaded(SimpleNamespace(ready=False, reload=reload)))
+    assert asyncio.run(_server._reloaded(SimpleNamespace(ready=False, reload=reload)))
     assert caplog.text == ""
 
 

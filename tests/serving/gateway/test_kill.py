@@ -16,7 +16,7 @@ import pytest
 
 from racer_jax.racer.racer import Racer
 from racer_jax.serving.gateway._monitoring import Monitors
-from racer_jax.serving.gateway._store import opened
+from racer_jax.serving.gateway._tables import opened
 from racer_jax.serving.gateway.settings import Monitors as Settings
 
 LOG = logging.getLogger(__name__)  # seen with --log-cli-level=INFO

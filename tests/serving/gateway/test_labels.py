@@ -1,6 +1,7 @@
 """Labels of audits that say less or more: what they say counts once, and none takes another's place."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_a_state_of_before_takes_labels_that_say_more(tmp_path):
     store.add(DecisionRow("chatcmpl-1", 1.0, "my", pool=("a", "b"), decided=("a",), audited=True))
     store.feedback(Feedback(id="chatcmpl-1", answer_correct=0, source="audit")).result(10)
     store.close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("alter table feedback drop column completes")
     store = Store(str(path), 1e12)
     whole = Feedback(id="chatcmpl-1", correct={"a": 0, "b": 1}, source="audit")
@@ -160,7 +161,7 @@ def test_a_row_that_was_changed_is_named(audited, artefacts, change):
     name = _asked(audited)
     assert _labelled(audited, name, correct=_RIGHT).json["new"]
     settled(audited)
-    with sqlite3.connect(_path(audited)) as connection:
+    with closing(sqlite3.connect(_path(audited))) as connection, connection:
         connection.execute(f"update {change}")
     for read in (
         lambda: _audits(audited, artefacts),

@@ -10,7 +10,7 @@ import pytest
 from racer_jax.serving.gateway import inference_app
 from racer_jax.serving.gateway._server import _server, bounded_protocol, listening
 from racer_jax.serving.gateway.litellm_provider import RacerProvider, _Events
-from tests.serving.gateway.upstreams import slow, status
+from tests.serving.gateway.upstreams import completion, slow, status
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 MESSAGES = [{"role": "user", "content": "small,medium,large ?"}]
@@ -98,8 +98,7 @@ def _event(delta, finish=None, **more):
 def _pieces(content):
     events = _Events()
     pieces = [piece for one in content for piece in events.chunks(one)]
-    events.check_end()
-    return pieces
+    return [*pieces, *events.end()]
 
 
 def test_a_stream_is_read_wherever_it_is_cut():
@@ -172,3 +171,68 @@ def test_what_litellm_is_told_reaches_the_gateway(provided, served, upstreams):
     assert "imeout" in type(errors[0]).__name__ + str(errors[0])
     assert "no model is plausible enough" in str(errors[1])
     assert "racer.group must be text" in str(errors[2])
+
+
+def _texts(parts):
+    """The text and the model of each choice of a stream, and how it ended."""
+    texts, models, ends = {}, {}, []
+    for part in parts:
+        for choice in part.choices:
+            texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
+            if getattr(choice, "racer_model", None):
+                models[choice.index] = choice.racer_model
+            ends += [choice.finish_reason] if choice.finish_reason else []
+    return texts, models, ends
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("waits", [False, True])
+def test_each_of_several_answers_is_a_choice_of_its_own(provided, served, upstreams, waits):
+    """All texts in one choice would be an answer that no model gave."""
+    upstreams.says.update(small="a small answer", medium="", large="a large one")
+    upstreams.says["medium"] = completion(None, refusal="I will not")
+    messages = [{"role": "user", "content": "small,medium,large ?"}]
+    options = {
+        "model": "racer/my", "messages": messages, "stream": True,
+        "extra_body": {"racer": {"mode": "all"}}, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    said = []
+
+    async def talk():
+        if not waits:
+            stream = await provided.acompletion(**options)
+            said.extend([part async for part in stream])
+            return
+        thread = threading.Thread(target=lambda: said.extend(provided.completion(**options)))
+        thread.start()
+        while thread.is_alive():
+            await asyncio.sleep(0.01)
+
+    served.run(talk())
+    texts, models, ends = _texts(said)
+    assert texts == {0: "a large one", 1: "I will not", 2: "a small answer"}
+    assert models == {0: "large", 1: "medium", 2: "small"}
+    assert ends == ["stop"]
+    assert [part.usage.prompt_tokens for part in said if getattr(part, "usage", None)] == [30]
+    (facts,) = [part.racer for part in said if getattr(part, "racer", None)]
+    assert facts["answered"] == ["large", "medium", "small"]
+
+
+@pytest.mark.extra
+@pytest.mark.filterwarnings("ignore")
+def test_several_choices_of_one_model_stay_apart():
+    pytest.importorskip("litellm")
+
+    def choice(index, text, finish=None):
+        one = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+        return f"data: {json.dumps({'choices': [one]})}\n\n".encode()
+
+    stream = [
+        *(choice(0, "a"), choice(1, ""), choice(1, "b"), choice(0, "c", "length")),
+        *(choice(1, ""), choice(1, "d", "stop"), b"data: [DONE]\n\n"),
+    ]
+    first, *pieces, last = _pieces(stream)
+    assert (first["text"], last["finish_reason"], last["text"]) == ("a", "length", "")
+    said = [(one.choices[0].index, one.choices[0].delta.content) for one in pieces]
+    assert said == [(1, "b"), (0, "c"), (1, "d")]

@@ -26,7 +26,8 @@ from racer_jax.serving.gateway._recalibration import audited, recalibrated
 from racer_jax.serving.gateway._records import AuditRow, DecisionRow, Feedback
 from racer_jax.serving.gateway._references import Reference
 from racer_jax.serving.gateway._since import shown_time, time_of
-from racer_jax.serving.gateway._store import Store, opened
+from racer_jax.serving.gateway._store import Store
+from racer_jax.serving.gateway._tables import opened
 from racer_jax.serving.gateway.settings import Monitors as Settings
 from racer_jax.serving.gateway.settings import Route
 from tests.racer.test_racer import MODELS, table_of

@@ -251,7 +251,8 @@ def test_an_audit_that_lost_a_call_is_not_labelled(audited, upstreams):
 
 def test_the_state_of_a_newer_version_is_refused(tmp_path):
     from racer_jax.data.errors import DataError
-    from racer_jax.serving.gateway._store import Store, opened
+    from racer_jax.serving.gateway._store import Store
+    from racer_jax.serving.gateway._tables import opened
 
     path = str(tmp_path / "state.db")
     connection = opened(path)

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -55,16 +56,16 @@ def test_nothing_is_deleted_by_a_clock_that_has_jumped(
 
 def test_a_budget_outlives_a_clock_that_jumps(served, clock):
     gateway = served.gateway
-    gateway.spend("bob", 3.0)
+    gateway.budgets.spend("bob", 3.0)
     for jump in (86400.0, _YEAR, 0.0):
         clock[0] = jump
-        gateway.spend("alice", 1.0)
-    assert gateway.spent_today("bob") == 3.0
+        gateway.budgets.spend("alice", 1.0)
+    assert gateway.budgets.today("bob") == 3.0
     for day in range(2, 40):  # nor are days kept for ever
         clock[0] = day * 86400.0
-        gateway.spend("alice", 1.0)
-    assert len({day for _, day in gateway.spent}) <= 6
-    gateway.spent.clear()
+        gateway.budgets.spend("alice", 1.0)
+    assert len({day for _, day in gateway.budgets.spent}) <= 6
+    gateway.budgets.spent.clear()
 
 
 def test_a_clock_that_goes_backwards_loses_no_row(start, clock, tmp_path):
@@ -172,7 +173,7 @@ def test_a_check_writes_nothing(tmp_path, upstreams, artefacts, capsys, monkeypa
     command = ["serve", str(config), "--check"]
     assert main(command) == 0
     assert not state.exists()
-    with sqlite3.connect(state) as connection:
+    with closing(sqlite3.connect(state)) as connection, connection:
         connection.execute("create table meta (name text primary key, value text)")
         connection.execute("insert into meta values ('format', '99')")
     assert main(command) == 1

@@ -57,3 +57,55 @@ def test_an_artefact_that_is_replaced_is_loaded_and_the_old_forgotten(
 
     served.run(replaced())
     assert forgotten
+
+
+def test_an_artefact_that_is_replaced_while_it_is_loaded_is_noticed(
+    start, artefacts, tmp_path, monkeypatch
+):
+    """What was seen before the load is another file than that of now."""
+    path = tmp_path / "used.racer"
+    shutil.copytree(artefacts / "my.racer", path)
+    served = start(routes__my__artefact=str(path))
+    gateway = served.gateway
+    before, seen = gateway.planners["my"].loaded.checksum, gateway.artefact_files()
+    shutil.rmtree(path)
+    shutil.copytree(artefacts / "other.racer", path)
+    monkeypatch.setattr(_server, "_RELOAD_SECONDS", 0.01)
+
+    async def replaced():
+        upkeep = asyncio.ensure_future(_server._keep_up(gateway, seen))
+        async with asyncio.timeout(30):
+            while gateway.planners["my"].loaded.checksum == before:
+                await asyncio.sleep(0.01)
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)
+
+    served.run(replaced())
+    assert gateway.planners["my"].loaded.checksum != before
+
+
+def test_what_is_asked_for_while_artefacts_are_read_is_done_afterwards(plain_gateway, monkeypatch):
+    """Requests to reload that come at once are one; each that comes later is another."""
+    reloads = []
+
+    async def reloaded(gateway):
+        reloads.append(gateway)
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(_server, "_reloaded", reloaded)
+
+    async def asked():
+        event = asyncio.Event()
+        event.set()  # SIGHUP came before the gateway was ready
+        task = asyncio.ensure_future(_server._reload_when_asked(plain_gateway.gateway, event))
+        await asyncio.sleep(0.005)
+        event.set()
+        event.set()
+        async with asyncio.timeout(30):
+            while len(reloads) < 2:
+                await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    plain_gateway.run(asked())
+    assert len(reloads) == 2

@@ -1,10 +1,15 @@
 """Ways of answering: one model, a vote, a judge's choice, a judge's words, all answers."""
 
+import asyncio
 import json
 import math
+import sys
 
 import pytest
+from aiohttp import web
 
+from racer_jax.serving.gateway._errors import CallFailedError
+from racer_jax.serving.gateway._tasks import started
 from tests.racer.test_racer import MODELS
 from tests.serving.gateway.upstreams import completion, events, slow
 
@@ -218,3 +223,53 @@ def test_models_are_listed(served):
     assert names == ["racer/my", "small", "medium", "large", "judge"]
     owners = [entry["owned_by"] for entry in served.ask("GET", "/v1/models").json["data"]]
     assert owners == ["racer"] + 4 * ["upstream"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["select", "all"])
+def test_no_choice_of_a_model_is_left_out(served, upstreams, mode, stream):
+    """A request for several answers of each model gets them all, streamed or not."""
+
+    def both(body):
+        whole = completion(f"{body['model']} 0")
+        message = {"role": "assistant", "content": f"{body['model']} 1"}
+        whole["choices"].append({"index": 1, "message": message, "finish_reason": "length"})
+        return web.json_response(whole)
+
+    upstreams.says.update(dict.fromkeys(MODELS, both), judge="1")
+    got = served.chat("large ?", n=2, stream=stream, racer={"mode": mode})
+    assert got.status == 200
+    texts, ends = {}, {}
+    for one in events(got.content)[:-1] if stream else [got.json]:
+        for choice in one["choices"]:
+            words = (choice.get("delta") or choice.get("message") or {}).get("content") or ""
+            place = choice["index"]
+            texts[place] = texts.get(place, "") + words
+            ends[place] = choice["finish_reason"]
+    assert len(set(texts.values())) == (6 if mode == "all" else 2)
+    assert [text.split()[1] for text in texts.values()] == ["0", "1"] * (len(texts) // 2)
+    assert list(ends.values()) == ["stop", "length"] * (len(ends) // 2)
+
+
+def test_calls_are_under_way_as_soon_as_they_are_asked_for(run):
+    steps = []
+
+    async def work():
+        steps.append("begun")
+        await asyncio.sleep(0)
+        steps.append("ended")
+        return 7
+
+    async def fails():
+        raise CallFailedError("network")
+
+    async def ask():
+        task = started(work())
+        steps.append("made")
+        with pytest.raises(CallFailedError):
+            await started(fails())
+        return await task
+
+    assert run(ask()) == 7
+    at_once = ["begun", "made", "ended"]
+    assert steps == (at_once if sys.version_info >= (3, 12) else ["made", "begun", "ended"])
