@@ -159,7 +159,8 @@ def test_alarms_outlive_what_the_monitors_had_saved(made, start, state, caplog):
         monitors={"share": 1.0, "reference": 4},
     )
     assert "cannot read what they had saved" in caplog.text
-    assert _route(again)["alarms"][0].startswith("risk above 0.3")
+    # That the queries have changed may be said beside it: it depends on the artefact's date.
+    assert any(alarm.startswith("risk above 0.3") for alarm in _route(again)["alarms"])
     assert _route(again)["monitors"]["labels"]["num"] == 3
     assert again.chat("large after?").headers["x-racer-guarantee"] == "void"
 
