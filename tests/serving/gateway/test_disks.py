@@ -287,9 +287,8 @@ def test_what_waits_for_a_write_that_does_not_end_is_bounded(tmp_path, monkeypat
     assert store.dropped == 4
 
 
-def test_what_is_kept_is_bounded_by_its_characters_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "_MOST_CHARACTERS", 100)
-    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+def _broken(store, monkeypatch):
+    """A list: as long as it holds something, the store can write no decision."""
     real, broken = store._insert, [True]
 
     def insert(connection, rows):
@@ -298,6 +297,26 @@ def test_what_is_kept_is_bounded_by_its_characters_too(tmp_path, monkeypatch):
         real(connection, rows)
 
     monkeypatch.setattr(store, "_insert", insert)
+    return broken
+
+
+def test_rows_that_a_database_does_not_take_are_written_later(tmp_path, monkeypatch):
+    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    broken = _broken(store, monkeypatch)
+    store.add(DecisionRow(id="chatcmpl-1", at=1e12, route="my"))
+    with pytest.raises(sqlite3.OperationalError):
+        store.ask(lambda connection: None).result()
+    assert isinstance(store.error, sqlite3.OperationalError)
+    broken.clear()
+    assert store.decision("chatcmpl-1").result()["route"] == "my"
+    assert (store.error, store.dropped) == (None, 0)
+    store.close()
+
+
+def test_what_is_kept_is_bounded_by_its_characters_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "_MOST_CHARACTERS", 100)
+    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    broken = _broken(store, monkeypatch)
     for i in range(4):
         store.add(DecisionRow(f"chatcmpl-{i}", 1.0, "my", prompt="x" * 10))
         answers = {"small": "y" * 15, "large": None}

@@ -39,29 +39,6 @@ def test_a_password_is_in_no_message(monkeypatch, capsys, tmp_path):
     assert "secret" not in capsys.readouterr().err
 
 
-def test_rows_that_a_database_does_not_take_are_written_later(tmp_path, monkeypatch):
-    import sqlite3
-
-    store = Store(str(tmp_path / "state.db"), 1e6)
-    real, broken = store._insert, [True]
-
-    def insert(connection, rows):
-        if broken:
-            raise sqlite3.OperationalError("database or disk is full")
-        real(connection, rows)
-
-    monkeypatch.setattr(store, "_insert", insert)
-    row = DecisionRow(id="chatcmpl-1", at=1e12, route="my")
-    store.add(row)
-    with pytest.raises(sqlite3.OperationalError):
-        store.ask(lambda connection: None).result()
-    assert isinstance(store.error, sqlite3.OperationalError)
-    broken.clear()
-    assert store.decision("chatcmpl-1").result()["route"] == "my"
-    assert (store.error, store.dropped) == (None, 0)
-    store.close()
-
-
 def test_replicas_number_the_artefacts_alike(tmp_path):
     """The level of an artefact is that of its place in the log, whoever entered it."""
     path = str(tmp_path / "state.db")
