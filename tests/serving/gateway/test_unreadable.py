@@ -102,6 +102,8 @@ def test_a_row_that_cannot_be_read_stops_nothing(made, change, caplog):
     counted = 2 if change in _OF_A_LABEL or "audited" in change else 3
     assert (labels["audited"], labels["num"], labels["misses"]) == (3, counted, 1)
     assert labels["missed_at_most"] == (1 + 3 - counted) / 3
+    if change in _OF_A_LABEL:  # one that names no decision is of no route
+        assert labels["unreadable"] == int("nothing" not in change)
     assert caplog.text.count("cannot be read") == made.gateway.monitors.unreadable
 
 
