@@ -49,6 +49,7 @@ def _asked(made, num):
     return arms
 
 
+@pytest.mark.long
 def test_a_key_that_is_changed_is_named_and_nobody_counts_twice(begin, capsys, caplog):
     first = begin("the first key of all draws")
     path = first.gateway.settings.state.path

@@ -141,6 +141,7 @@ def test_a_damaged_row_is_named_where_it_is_asked_for(made):
     assert made.ask("GET", f"/v1/racer/decisions/{name}").status == 410
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", ["{", "[]", '{"format": 3}', '{"format": 3, "watched": 7}'])
 def test_alarms_outlive_what_the_monitors_had_saved(made, start, state, caplog):
     for i in range(20):

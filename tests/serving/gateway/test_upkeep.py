@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from racer_jax.serving.gateway import _server
 from racer_jax.serving.gateway._cache import Cache
 from racer_jax.serving.gateway._identifiers import new_id
@@ -131,6 +133,7 @@ def test_kept_answers_are_bounded_by_their_bytes_too():
     assert sum(cache.get(i) is not None for i in range(9)) == 3
 
 
+@pytest.mark.long
 def test_a_server_may_open_as_many_files_as_the_system_lets_it():
     code = """
 import resource
