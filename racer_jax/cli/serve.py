@@ -201,6 +201,7 @@ def replay(parsed: argparse.Namespace) -> None:
 
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.gateway._replay import replay as decide_again
+    from racer_jax.serving.gateway._rows import left_out
 
     done = decide_again(parsed.state, Racer.load(parsed.artefact), parsed.route)
     if parsed.json:
@@ -208,9 +209,15 @@ def replay(parsed: argparse.Namespace) -> None:
         return
     print_line(f"{done.num} decisions again, {done.same} with the same models")
     print_line(f"models called: {done.size_before:.2f} on average, {done.size_after:.2f} now")
+    bound = ""
+    if done.miss_rate_upper_bound is not None:
+        bound = f" (a rate of at most {done.miss_rate_upper_bound:.3g}, with 95% confidence)"
     print_line(
         f"misses in {done.labelled} labelled audits: {done.misses_before}, {done.misses_after} now"
+        f"{bound}"
     )
+    if done.unreadable:
+        print_line(f"{left_out(done.unreadable)}; a label among them counts as a miss in the bound")
     if done.unknown_group:
         print_line(
             f"{done.unknown_group} of these decisions name no group that {parsed.artefact} has a "
@@ -262,6 +269,7 @@ def compare(parsed: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from racer_jax.serving.gateway._arms import compare as compared
+    from racer_jax.serving.gateway._rows import left_out
     from racer_jax.serving.gateway._since import shown_time
 
     first, second = parsed.routes
@@ -280,6 +288,11 @@ def compare(parsed: argparse.Namespace) -> None:
     verdict = f"{done.better} answers better"
     if done.better is None:
         verdict = "no difference is shown so far"
+    if done.unreadable:
+        print_line(
+            f"{left_out(done.unreadable, 'labels')}; the evidence and the rates allow for whatever "
+            "they may have said"
+        )
     print_line(f"{verdict} (evidence {done.evidence:.3g}, {1 / done.level:g} needed)")
     if done.since is not None:
         print_line(

@@ -8,6 +8,9 @@ count whose route an experiment drew. What is compared is then the chance that t
 answer of a unit is right. It is assumed that units are drawn like each other and independently, and
 that which unit gets a label, and when, does not depend on its route.
 
+A label that cannot be read, and was or may have been the first of its unit, counts as the one of
+right and wrong that speaks less for a difference, so that no damage to the state makes one.
+
 The answers of two routes are compared at any time, however often. For a route with s right answers
 of n units, the mixture of likelihood ratios against a rate p,
 $$ M(p) = \frac{B(1/2 + s, 1/2 + n - s)}{B(1/2, 1/2) \, p^s (1 - p)^{n - s}}, $$
@@ -20,17 +23,16 @@ at least 1 - level.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, inf, lgamma, log
+from math import exp, inf, isfinite, lgamma, log
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway._databases import Connection, columns_of, reading, shown
 from racer_jax.serving.gateway._hash_keys import change_of
 from racer_jax.serving.gateway._identifiers import draw, number_of, signed
 from racer_jax.serving.gateway._records import TRUSTED
+from racer_jax.serving.gateway._rows import SHOWN_MODEL, Said, UnreadableError, rated_of
 
 _PRIOR = 0.5
 _HALVINGS = 60
@@ -78,6 +80,8 @@ class Arm:
       decisions: Decisions of the route that the experiment drew.
       models: Mean number of models called.
       dollars: Mean dollars of a request; None where not known.
+      unreadable: Units beside `num` whose first label cannot be read, and labels that may be those
+        of one. The bounds allow for any of them to be right or wrong.
     """
 
     route: str
@@ -88,6 +92,7 @@ class Arm:
     decisions: int
     models: float
     dollars: float | None
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class Comparison:
       better: The route that answers better; None where that is not shown.
       since: When the key of the draw was changed, seconds since 1970: decisions before it are left
         out, since units may have changed their route. None where it was not.
+      unreadable: Labels that cannot be read, and why.
     """
 
     experiment: str
@@ -110,6 +116,7 @@ class Comparison:
     evidence: float
     better: str | None
     since: float | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 def evidence(first: tuple[int, int], second: tuple[int, int]) -> float:
@@ -124,6 +131,31 @@ def evidence(first: tuple[int, int], second: tuple[int, int]) -> float:
         if count:
             value -= count * log(count / num)
     return exp(min(value, 700.0))
+
+
+def least_evidence(first: "_Counts", second: "_Counts") -> float:
+    """The evidence if labels that cannot be read say what speaks least for a difference.
+
+    Whatever they did say, the evidence of all labels is no less. For each number of right ones
+    among them the likeliest to be least is known: the logarithm of each mixture is convex in its
+    number of right answers, so that one more is taken where that costs less.
+    """
+    counts = (first, second)
+    right, nums = [c.right for c in counts], [c.num + c.unreadable for c in counts]
+    most = [c.right + c.unreadable for c in counts]
+
+    def now() -> float:
+        return evidence((right[0], nums[0]), (right[1], nums[1]))
+
+    least = now()
+    while open_ := [i for i in (0, 1) if right[i] < most[i]]:
+        one = min(
+            open_,
+            key=lambda i: _log_mixture(right[i] + 1, nums[i]) - _log_mixture(right[i], nums[i]),
+        )
+        right[one] += 1
+        least = min(least, now())
+    return least
 
 
 def interval(right: int, num: int, level: float) -> tuple[float, float]:
@@ -203,18 +235,18 @@ def compare(
         name = _experiment(connection, state, (first, second), experiment)
         change = change_of(connection)
         after = 0 if change is None else change.seq
+        labels, unreadable = _labels(connection, name, (first, second), users, after)
         arms = (
-            _arm(connection, name, first, level, users, after),
-            _arm(connection, name, second, level, users, after),
+            _arm(connection, name, first, level, labels[first], after),
+            _arm(connection, name, second, level, labels[second], after),
         )
-    pairs = [(arm.right, arm.num) for arm in arms]
-    against_equal = evidence(*pairs)
+    against_equal = least_evidence(labels[first], labels[second])
     better = None
     if against_equal >= 1 / level:
-        rates = [right / num for right, num in pairs]
+        rates = [arm.right / arm.num if arm.num else 0.0 for arm in arms]
         better = arms[rates.index(max(rates))].route
     since = None if change is None else change.at
-    return Comparison(name, arms, level, against_equal, better, since)
+    return Comparison(name, arms, level, against_equal, better, since, tuple(unreadable))
 
 
 def _experiment(
@@ -230,7 +262,7 @@ def _experiment(
                 "and experiment is not null",
                 [route],
             ).fetchall()
-            drawn[route] = {name for (name,) in rows}
+            drawn[route] = {name for (name,) in rows if isinstance(name, str)}
     for route, names in drawn.items():
         if not names or (experiment is not None and experiment not in names):
             which = "an experiment" if experiment is None else f"the experiment {experiment!r}"
@@ -253,50 +285,96 @@ def _experiment(
     return both[0]
 
 
+@dataclass
+class _Counts:
+    """The first labels of the units of one route.
+
+    Attributes:
+      right: Units whose answer was right.
+      num: Units with a label that can be read.
+      unreadable: Units whose label cannot be, and labels that may be those of one.
+    """
+
+    right: int = 0
+    num: int = 0
+    unreadable: int = 0
+
+
 def _arm(
-    connection: Connection, experiment: str, route: str, level: float, users: bool, after: int
+    connection: Connection, experiment: str, route: str, level: float, counts: _Counts, after: int
 ) -> Arm:
     """What is known of a route by the decisions that came after one."""
     drawn = [route, experiment, after]
-    decisions, dollars = connection.execute(
-        "select count(*), avg(dollars) from decision where route = ? and experiment = ? "
-        "and seq > ?",
-        drawn,
-    ).fetchone()
+    rows = connection.execute(
+        "select dollars from decision where route = ? and experiment = ? and seq > ?", drawn
+    ).fetchall()
+    known = [dollars for (dollars,) in rows if isinstance(dollars, float) and isfinite(dollars)]
     (calls,) = connection.execute(
         "select count(*) from call c join decision d on d.id = c.decision where d.route = ? "
         "and d.experiment = ? and d.seq > ?",
         drawn,
     ).fetchone()
+    right, num = counts.right, counts.num + counts.unreadable
+    return Arm(
+        route=route,
+        num=counts.num,
+        right=right,
+        lower=interval(right, num, level)[0],
+        upper=interval(right + counts.unreadable, num, level)[1],
+        decisions=len(rows),
+        models=calls / max(len(rows), 1),
+        dollars=sum(known) / len(known) if known else None,
+        unreadable=counts.unreadable,
+    )
+
+
+def _labels(
+    connection: Connection, experiment: str, routes: tuple[str, str], users: bool, after: int
+) -> tuple[dict[str, _Counts], list[str]]:
+    """The first labels of the units of each route, and what cannot be read of labels, and why."""
     # A label that says more than one before it keeps the place of that one, if that one said
     # whether the answer was right: the first label of a unit never becomes another.
     place = "f.seq"
     if "completes" in columns_of(connection, "feedback"):  # an older version kept none
         place = "coalesce(f.completes, f.seq)"
     rows = connection.execute(
-        "select f.source, f.content, d.answered, d.audited, d.unit from feedback f "
-        "join decision d on d.id = f.decision where d.route = ? and d.experiment = ? "
-        f"and d.seq > ? order by {place}, f.seq desc",
-        drawn,
+        "select f.decision, f.source, f.content, d.route, d.experiment, d.unit, "
+        f"{SHOWN_MODEL}, d.audited from feedback f left join decision d on d.id = f.decision "
+        f"where d.id is null or d.seq > ? order by {place}, f.seq desc",
+        [after],
     ).fetchall()
-    labels: dict[int, bool] = {}
-    for source, content, answered, audited, unit in rows:
-        trusted = source in TRUSTED and bool(audited)
-        if trusted == users:
+    firsts: dict[str, dict[Any, bool | None]] = {route: {} for route in routes}
+    unreadable: list[str] = []
+    for row in rows:
+        try:
+            rated, said = rated_of(row)
+        except UnreadableError as error:
+            name, source, _, route, drawn, unit, _, audited = row
+            trusted = source in TRUSTED and audited == 1
+            may_count = not trusted if users else source != "user" and audited != 0
+            # Of what is no text, or of no decision, the route may have been either.
+            is_other = route is not None and isinstance(drawn, str | None) and drawn != experiment
+            if may_count and not is_other:
+                may_be = [one for one in routes if one == route or not isinstance(route, str)]
+                unreadable += [f"label of {name}: {error}"] if may_be else []
+                for one in may_be:
+                    firsts[one].setdefault(unit if isinstance(unit, int) else object(), None)
             continue
-        label = _right(msgspec.json.decode(content), answered)
-        if label is not None:
-            labels.setdefault(unit, label)
-    num, right = len(labels), sum(labels.values())
-    lower, upper = interval(right, num, level)
-    mean = calls / max(decisions, 1)
-    return Arm(route, num, right, lower, upper, decisions, mean, dollars)
+        if rated.route not in routes or rated.experiment != experiment:
+            continue
+        if (rated.source in TRUSTED and bool(rated.audited)) != users:
+            right = _right(said, rated.answered)
+            if right is not None:
+                firsts[rated.route].setdefault(rated.unit, right)
+    counts = {}
+    for route, labels in firsts.items():
+        read = [right for right in labels.values() if right is not None]
+        counts[route] = _Counts(sum(read), len(read), len(labels) - len(read))
+    return counts, unreadable
 
 
-def _right(content: Mapping[str, Any], answered: str) -> bool | None:
+def _right(said: Said, answered: str) -> bool | None:
     """Whether the answer that was shown is right; None where the label does not say it."""
-    correct = content.get("correct")
-    if correct is not None and answered in correct:
-        return bool(correct[answered])
-    said = content.get("answer_correct")
-    return None if said is None else bool(said)
+    if said.correct is not None and answered in said.correct:
+        return bool(said.correct[answered])
+    return None if said.answer_correct is None else bool(said.answer_correct)

@@ -18,7 +18,7 @@ from racer_jax.serving.gateway._records import (
     unknown_id,
     unreadable,
 )
-from racer_jax.serving.gateway._rows import UnreadableError, models_of, said_of
+from racer_jax.serving.gateway._rows import SHOWN_MODEL, UnreadableError, models_of, said_of
 
 
 def keep_feedback(connection: Connection, entry: Feedback, retention: float) -> bool:
@@ -40,13 +40,11 @@ def keep_feedback(connection: Connection, entry: Feedback, retention: float) -> 
     if since is not None and since < time.time() - retention:
         raise past_retention(entry.id)
     row = connection.execute(
-        "select decided, answered, mode, pool, audited from decision where id = ?", [entry.id]
+        f"select decided, {SHOWN_MODEL}, pool, audited from decision d where id = ?", [entry.id]
     ).fetchone()
     if row is None:
         raise unknown_id(entry.id)
-    decided, answered, mode, pool, audited = row
-    if mode == "synthesize":  # the answer that was shown is that of none of the models
-        answered = ""
+    decided, answered, pool, audited = row
     try:
         decided, pool = models_of(decided), models_of(pool)
     except UnreadableError as error:

@@ -32,6 +32,7 @@ from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._records import TRUSTED
 from racer_jax.serving.gateway._references import Reference, begun, seed_of
 from racer_jax.serving.gateway._rows import (
+    SHOWN_MODEL,
     Decided,
     Label,
     Said,
@@ -328,7 +329,7 @@ class Monitors:
     def _fold_labels(self, connection: Connection) -> None:
         query = (
             "select f.seq, f.decision, f.source, f.content, f.at, d.route, d.artefact, d.alpha, "
-            f"d.decided, d.answered, d.null_in_set, d.pool, d.audited, {_PROMISED} "
+            f"d.decided, {SHOWN_MODEL}, d.null_in_set, d.pool, d.audited, {_PROMISED} "
             "from feedback f left join decision d on d.id = f.decision "
             "where f.seq > ? order by f.seq limit ?"
         )

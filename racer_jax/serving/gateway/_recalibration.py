@@ -16,7 +16,13 @@ from racer_jax.racer.record import CalibrationRecord
 from racer_jax.risk_control.group_scores import group_codes
 from racer_jax.serving.gateway._databases import Connection, reading, shown
 from racer_jax.serving.gateway._records import TRUSTED
-from racer_jax.serving.gateway._rows import UnreadableError, models_of, said_of
+from racer_jax.serving.gateway._rows import (
+    UnreadableError,
+    all_unreadable,
+    left_out,
+    models_of,
+    said_of,
+)
 from racer_jax.serving.gateway._since import Since, first_time, shown_time
 
 _DIGITS = 12
@@ -71,11 +77,8 @@ class Audited:
                 "such requests"
             )
         if self.unreadable:
-            notes.append(
-                f"labels left out, for they or their decisions cannot be read in the state: "
-                f"{len(self.unreadable):,} (first: {self.unreadable[0]}); they count as audits "
-                "without a label"
-            )
+            words = left_out(self.unreadable, "labels")
+            notes.append(f"{words}; they count as audits without a label")
         lacking = self.num_audited - len(self) - self.num_without_group
         if lacking:
             share = lacking / self.num_audited
@@ -147,10 +150,7 @@ def audited(
             if name not in labelled and set(racer.models) <= set(correct):
                 labelled[name] = (source, correct, *measured, group, number, way)
     if unreadable and not labelled:
-        raise DataError(
-            f"holds a row that no gateway wrote, or that was changed: {next(iter(unreadable))}",
-            path=shown(str(state)),
-        )
+        raise all_unreadable(unreadable, shown(str(state)))
     if not labelled:
         of_then = "" if first < 0 else f" made after {shown_time(first)}"
         by = "" if route is None else f" on the route {route!r}"

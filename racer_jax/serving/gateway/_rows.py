@@ -1,20 +1,24 @@
-"""Rows of the state as the monitors read them: whole, or named as one that cannot be read.
+"""Rows of the state, read whole or named as one that cannot be read.
 
 A disk that loses bits, or a hand, may leave a row that no gateway wrote. What is read of a row is
-checked before anything of it counts, so that such a row counts nowhere by half.
+checked before anything of it counts, so that such a row counts nowhere by half. Who reads the state
+leaves it out, says so, and counts it in the way that speaks least for what is to be shown.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from racer_jax.serving.misses import miss_of
+from racer_jax.data.errors import DataError
+from racer_jax.serving.gateway._records import Source
 
 Flag = Literal[0, 1]
 Null = Literal["paper", "free", "never"]
 T = TypeVar("T")
+# The model whose answer was shown of a decision d; a judge may have written another one.
+SHOWN_MODEL = "case when d.mode = 'synthesize' then '' else d.answered end"
 _ERRORS = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 
 
@@ -102,7 +106,7 @@ class Label(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     seq: int
     decision: str
-    source: str
+    source: Source
     content: str
     at: float
     route: str
@@ -117,9 +121,60 @@ class Label(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     def missed(self, said: Said, null: str) -> bool | None:
         """Whether the set was a miss; None where a label does not say it."""
+        # It imports JAX, which who compares routes does not need.
+        from racer_jax.serving.misses import miss_of
+
         decided, pool = set(models_of(self.decided)), set(models_of(self.pool))
         facts = msgspec.to_builtins(said)
         return miss_of(facts, decided, pool, bool(self.null_in_set), null)
+
+
+class Kept(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What is needed to decide again, in the order in which it is selected.
+
+    Attributes:
+      id: Name of the decision.
+      route: Name of the route.
+      prompt: The text; None where texts were not kept.
+      group: The group of the query.
+      decided: The set, as JSON.
+      pool: All models that were scored, as JSON.
+      null_in_set: Whether the null model is in the set.
+      audited: Whether the keyed hash drew it.
+    """
+
+    id: str
+    route: str
+    prompt: str | None
+    group: str | None
+    decided: str
+    pool: str
+    null_in_set: Flag
+    audited: Flag
+
+
+class Rated(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A label, with what a comparison of routes needs of its decision, as it is selected.
+
+    Attributes:
+      decision: Name of the decision.
+      source: Who says it.
+      content: What it says, as JSON.
+      route: Name of the route.
+      experiment: The experiment that drew the route; None without one.
+      unit: Number of who the route was drawn for; None without an experiment.
+      answered: The model whose answer was shown.
+      audited: Whether the keyed hash drew it.
+    """
+
+    decision: str
+    source: Source
+    content: str
+    route: str
+    experiment: str | None
+    unit: int | None
+    answered: str
+    audited: Flag
 
 
 def decided_of(row: Sequence[Any]) -> Decided:
@@ -156,6 +211,52 @@ def label_of(row: Sequence[Any]) -> tuple[Label, Said]:
     models_of(label.decided)
     models_of(label.pool)
     return label, said
+
+
+def kept_of(row: Sequence[Any]) -> tuple[Kept, set[str], set[str]]:
+    """A decision, its set and its pool.
+
+    Raises:
+      UnreadableError: If the row is none.
+    """
+    kept = _converted(row, Kept)
+    return kept, set(models_of(kept.decided)), set(models_of(kept.pool))
+
+
+def rated_of(row: Sequence[Any]) -> tuple[Rated, Said]:
+    """A label, and what it says.
+
+    Raises:
+      UnreadableError: If the row, or that of its decision, is none.
+    """
+    rated = _converted(row, Rated)
+    if rated.experiment is not None and rated.unit is None:
+        raise UnreadableError("unit must be there where an experiment drew the route")
+    return rated, said_of(rated.content)
+
+
+def left_out(unreadable: Sequence[str], what: str = "rows") -> str:
+    """What to say of rows that cannot be read.
+
+    Args:
+      unreadable: The name of each, and why.
+      what: What they are.
+    """
+    return (
+        f"{what} left out, for they or their decisions cannot be read in the state: "
+        f"{len(unreadable):,} (first: {unreadable[0]})"
+    )
+
+
+def all_unreadable(unreadable: Iterable[str], place: str) -> DataError:
+    """The error where nothing else is left.
+
+    Args:
+      unreadable: The name of each row, and why it cannot be read.
+      place: The state.
+    """
+    problem = f"holds a row that no gateway wrote, or that was changed: {next(iter(unreadable))}"
+    return DataError(problem, path=place)
 
 
 def _check_level(alpha: str) -> None:

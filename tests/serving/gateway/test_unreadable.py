@@ -7,7 +7,13 @@ from concurrent.futures import Future
 
 import pytest
 
+from racer_jax.cli.main import main
 from racer_jax.data.errors import DataError
+from racer_jax.racer.racer import Racer
+from racer_jax.serving.gateway._arms import _Counts, compare, evidence, interval, least_evidence
+from racer_jax.serving.gateway._monitoring import upper_bound
+from racer_jax.serving.gateway._records import DecisionRow, Feedback
+from racer_jax.serving.gateway._replay import replay
 from racer_jax.serving.gateway._store import Store
 from tests.serving.gateway.test_state import settled
 
@@ -60,6 +66,7 @@ _OF_A_LABEL = [
     "feedback set content = '{}'",
     'feedback set content = \'{"correct": {"large": 7}}\'',
     "feedback set content = cast(x'ff7b7d' as text)",
+    "feedback set source = 'nobody'",
     "feedback set content = x'00ff'",
     "feedback set decision = 'chatcmpl-nothing'",
     "decision set pool = '['",
@@ -139,6 +146,109 @@ def test_a_damaged_row_is_named_where_it_is_asked_for(made):
     _changed(path, "update decision set pool = x'ff'")
     assert _label(made, name, _RIGHT, source="judge").status == 410
     assert made.ask("GET", f"/v1/racer/decisions/{name}").status == 410
+
+
+_OF_A_REPLAY = [
+    "decision set prompt = cast(x'ff' as text)",
+    "decision set grp = x'00'",
+    "decision set route = x'ff'",
+    "decision set audited = 'x'",
+]
+
+
+@pytest.mark.parametrize("change", [*_OF_A_LABEL, *_OF_A_REPLAY])
+def test_a_replay_goes_on_without_a_row_that_cannot_be_read(artefacts, tmp_path, change, capsys):
+    if "alpha" in change:  # which is not decided on again
+        return
+    path = str(tmp_path / "gateway.db")
+    store = Store(path, 1e12)
+    for i in range(1, 4):
+        facts = {"pool": tuple(_RIGHT), "decided": ("large",), "group": "a", "audited": True}
+        store.add(DecisionRow(f"d{i}", 1.0, "my", "0" * 12, prompt=f"question {i}", **facts))
+        store.feedback(Feedback(id=f"d{i}", correct=_RIGHT, source="audit"))
+    store.close()
+    racer = Racer.load(artefacts / "my.racer")
+    whole = replay(path, racer)
+    assert (whole.num, whole.labelled, whole.unreadable) == (3, 3, ())
+    assert whole.miss_rate_upper_bound == upper_bound(whole.misses_after, 3)
+    name = "id" if change.startswith("decision") else "decision"
+    _changed(path, f"update {change} where {name} = 'd2'")
+    for route in (None, "my"):
+        done = replay(path, racer, route)
+        assert (done.num, done.labelled) == (3 if name == "decision" else 2, 2)
+        assert len(done.unreadable) == 1
+        # Its label may have said that it was missed.
+        assert done.miss_rate_upper_bound == upper_bound(done.misses_after + 1, 3)
+    assert main(["replay", path, "--artefact", str(artefacts / "my.racer")]) == 0
+    assert f"cannot be read in the state: 1 (first: {done.unreadable[0]}" in capsys.readouterr().out
+
+
+_OF_A_COMPARISON = [
+    "feedback set content = '{\"cor'",
+    "feedback set content = x'00ff'",
+    "feedback set source = 7",
+    "feedback set decision = 'chatcmpl-nothing'",
+    "decision set answered = x'ff'",
+    "decision set audited = 'x'",
+    "decision set unit = 'x'",
+    "decision set unit = null",
+    "decision set route = x'ff'",
+    "decision set experiment = x'ff'",
+]
+
+
+@pytest.mark.parametrize("change", _OF_A_COMPARISON)
+def test_a_comparison_allows_for_whatever_a_damaged_label_said(tmp_path, change, capsys):
+    path = str(tmp_path / "gateway.db")
+    store = Store(path, 1e12)
+    for i in range(24):
+        route = ("old", "new")[i % 2]
+        row = {"answered": "m", "audited": True, "experiment": "trial", "unit": i}
+        store.add(DecisionRow(f"d{i}", 1.0, route, **row))
+        said = Feedback(id=f"d{i}", answer_correct=int(route == "new"), source="audit")
+        store.feedback(said)
+    # A label that comes later must not take the place of the one that was the first.
+    store.add(DecisionRow("again", 1.0, "new", answered="m", audited=True, experiment="trial",
+                          unit=11))  # fmt: skip
+    store.feedback(Feedback(id="again", answer_correct=1, source="audit"))
+    store.close()
+    whole = compare(path, "old", "new")
+    assert (whole.better, whole.unreadable) == ("new", ())
+    name = "id" if change.startswith("decision") else "decision"
+    _changed(path, f"update {change} where {name} = 'd11'")
+    done = compare(path, "old", "new")
+    assert len(done.unreadable) == 1
+    old, new = done.arms
+    knows_unit = "unit" not in change and "nothing" not in change
+    assert (new.num, new.right, new.unreadable) == ((11, 11, 1) if knows_unit else (12, 12, 1))
+    # Of which route it was is not known either, where the row does not say it.
+    assert old.unreadable == ("nothing" in change or "route" in change)
+    unread = old.unreadable
+    cases = [
+        evidence((a, old.num + unread), (new.right + b, new.num + 1))
+        for a in range(unread + 1)
+        for b in (0, 1)
+    ]
+    assert done.evidence == pytest.approx(min(cases))
+    assert done.evidence < whole.evidence
+    assert new.lower == interval(new.right, new.num + 1, 0.05)[0]
+    assert new.upper == interval(new.right + 1, new.num + 1, 0.05)[1] == 1.0
+    assert main(["compare", path, "old", "new"]) == 0
+    assert "allow for whatever they may have said" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((3, 9, 4), (8, 11, 2)), ((0, 4, 3), (6, 6, 5)), ((1, 1, 0), (0, 30, 9))]
+)
+def test_the_least_evidence_is_that_of_the_least_of_all_that_labels_may_have_said(first, second):
+    every = [
+        evidence((first[0] + a, first[1] + i), (second[0] + b, second[1] + j))
+        for i in range(first[2] + 1)
+        for a in range(i + 1)
+        for j in range(second[2] + 1)
+        for b in range(j + 1)
+    ]
+    assert least_evidence(_Counts(*first), _Counts(*second)) == pytest.approx(min(every))
 
 
 @pytest.mark.long
