@@ -24,7 +24,8 @@ class Answer:
     Attributes:
       replies: Whose answers are shown: one, or several in the mode `all`; empty for a refusal.
       votes: Number of models for each answer in normal form; None where there was no vote.
-      judge: What became of the judge: `picked`, `failed` or `one candidate`; None without a judge.
+      judge: What became of the judge: `picked`, `wrote`, `failed` or `one candidate`; None without
+        a judge.
       more: Further facts for the `racer` object.
       void: Why the promise does not hold, beside the reasons of the plan.
       abstained: Whether nothing is safe enough to be shown.
@@ -120,6 +121,11 @@ async def select(
     probability = probability_of(verdict, place) if logprobs else None
     more = {} if probability is None else {"judge_probability": round(probability, 6)}
     return Answer([shuffled[place]], judge="picked", more=more)
+
+
+def not_written(candidates: Answer) -> Answer:
+    """The most plausible candidate, where the judge that was to write from them fails."""
+    return Answer(candidates.replies[:1], judge="failed")
 
 
 async def run_cascade(

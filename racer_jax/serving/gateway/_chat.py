@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
 from contextlib import nullcontext
 from typing import Any
 
 import msgspec
 
-from racer_jax.serving.gateway._answers import Answer
+from racer_jax.serving.gateway._answers import Answer, not_written
 from racer_jax.serving.gateway._audits import start_audit
 from racer_jax.serving.gateway._charging import give_back
 from racer_jax.serving.gateway._completions import Completion
@@ -153,6 +152,7 @@ class _Answering:
     def __init__(self, completion: Completion, send: Send, connection: Any = None) -> None:
         self._completion, self._send, self._connection = completion, send, connection
         self._begun = False
+        self._beating: asyncio.Task[None] | None = None
         self._error: GatewayError | None = None
         self.usage: dict[str, Any] = {}
         self.ended = False
@@ -205,26 +205,45 @@ class _Answering:
         await self._send({"type": "http.response.body", "body": content, "more_body": not last})
 
     async def _pass_through(self, model: str, fields: Any) -> None:
-        """The bytes of one model as they come, from the first on."""
+        """The bytes of one model as they come, from the first on.
+
+        Raises:
+          GatewayError: If they do not come, or break off.
+        """
+        try:
+            await self._passed(model, fields)
+        except CallFailedError as error:
+            raise self._lost(model, error) from None
+
+    def _lost(self, model: str, error: CallFailedError) -> GatewayError:
+        self._completion.asking.panel.failed[model] = error
+        return all_failed({model: error})
+
+    async def _passed(self, model: str, fields: Any) -> None:
+        """The bytes of one model as they come; what begins with an error is not begun.
+
+        Raises:
+          CallFailedError: If they do not come, or break off.
+        """
         completion, passing = self._completion, Passing()
         began = time.monotonic()
-        try:
-            async with completion.asking.stream(model, fields) as (parts, note_usage):
-                completion.passed = model
-                if not self._begun:
-                    await self._begin(completion.headers())
-                async for part in parts:
-                    passing.add(part)
-                    completion.num_passed += part.count(b"data:")
-                    await self._event(part)
-                if (usage := passing.usage) is not None:
-                    self.usage[model] = usage
-                    note_usage(usage)
-                if not passing.is_whole:
-                    raise CallFailedError("reply")
-        except CallFailedError as error:
-            completion.asking.panel.failed[model] = error
-            raise all_failed({model: error}) from None
+        async with completion.asking.stream(model, fields) as (parts, note_usage):
+            async for part in parts:
+                passing.add(part)
+                if not completion.passed:
+                    if passing.has_error:
+                        raise CallFailedError("reply")
+                    await self._quiet()
+                    completion.passed = model
+                    if not self._begun:
+                        await self._begin(completion.headers())
+                completion.num_passed += part.count(b"data:")
+                await self._event(part)
+            if (usage := passing.usage) is not None:
+                self.usage[model] = usage
+                note_usage(usage)
+            if not passing.is_whole:
+                raise CallFailedError("reply")
         self.usage.setdefault(model, Usage())  # a call that says nothing of its tokens is one too
         completion.gateway.count_stream(model, time.monotonic() - began, usage)
         await self._event(b"", last=True)
@@ -234,43 +253,52 @@ class _Answering:
         completion = self._completion
         plan = completion.plan
         assert plan is not None
-        # Not known before the calls: the last chunk says it.
-        guarantee = "void" if plan.void or plan.mode == "synthesize" else "pending"
-        await self._begin(completion.headers(guarantee))
+        writes = plan.mode == "synthesize" and len(plan.models) > 1
+        # Not known before the calls: the last chunk says it, where a judge's own is not passed on.
+        await self._begin(completion.headers("void" if plan.void or writes else "pending"))
         await self._event(waiting(0, len(plan.models)))
-        several = plan.mode == "synthesize" and len(plan.models) > 1
-        work: Awaitable[Answer] = completion.candidates() if several else completion.respond()
-        answer = await self._alive(work)
-        if several:
-            await self._written(answer)
+        self._beating = asyncio.ensure_future(self._beat())
+        try:
+            answer = await (self._written() if writes else completion.respond())
+        finally:
+            await self._quiet()
+        if answer is None:
             return
         usage = None
         if completion.query.include_usage:
             usage, _ = usage_of(completion.asking.panel, completion.gateway.settings.models)
         await self._event(self._chunks(answer, usage), last=True)
 
-    async def _alive(self, work: Awaitable[Answer]) -> Answer:
-        """Waits for the answer and says so now and then."""
+    async def _beat(self) -> None:
+        """Signs of life, till the first bytes of the answer."""
         asking = self._completion.asking
         seconds = self._completion.gateway.settings.server.heartbeat_seconds
-        task = asyncio.ensure_future(work)
-        try:
-            while True:
-                done, _ = await asyncio.wait({task}, timeout=seconds)
-                if done:
-                    return task.result()
-                await self._event(waiting(asking.panel.num_done, asking.total))
-        finally:
-            if not task.done():
-                await cancel(task)
+        while True:
+            await asyncio.sleep(seconds)
+            await self._event(waiting(asking.panel.num_done, asking.total))
 
-    async def _written(self, candidates: Answer) -> None:
-        """The judge's own stream."""
+    async def _quiet(self) -> None:
+        """No sign of life from now on: it could fall between two bytes of one event."""
+        if self._beating is not None:
+            beating, self._beating = self._beating, None
+            await cancel(beating)
+
+    async def _written(self) -> Answer | None:
+        """The judge's own stream; where none of it comes, the answer in its place."""
         completion = self._completion
         assert completion.planner is not None
-        completion.answer = Answer(candidates.replies, judge="wrote")
-        fields = write_request(completion.query.fields, candidates.replies)
-        await self._pass_through(str(completion.planner.route.judge), fields)
+        candidates = await completion.candidates()
+        completion.asking.total += 1
+        completion.answer = Answer([], judge="wrote")
+        judge = str(completion.planner.route.judge)
+        try:
+            await self._passed(judge, write_request(completion.query.fields, candidates.replies))
+        except CallFailedError as error:
+            if completion.passed:
+                raise self._lost(judge, error) from None
+            completion.answer = not_written(candidates)
+            return completion.answer
+        return None
 
     def _chunks(self, answer: Answer, usage: Any) -> bytes:
         completion = self._completion

@@ -10,6 +10,7 @@ from racer_jax.serving.gateway._answers import (
     Answer,
     abstained_error,
     ask_all,
+    not_written,
     refusal_text,
     run_cascade,
     select,
@@ -240,9 +241,7 @@ class Completion:
             fields = write_request(self.query.fields, candidates.replies)
             reply = await self.asking.one(judge, fields)
         except CallFailedError:
-            candidates.judge = "failed"
-            candidates.replies = candidates.replies[:1]
-            return candidates
+            return not_written(candidates)
         self.asking.panel.extra[judge] = reply.usage
         return Answer([reply], judge="wrote")
 

@@ -35,7 +35,8 @@ def void_reasons(plan: Plan, answer: Answer | None, panel: Panel) -> list[str]:
         reasons += answer.void
     if lost := lost_calls(plan, answer, panel):
         reasons.append(f"gave no answer: {', '.join(lost)}")
-    if plan.mode == "synthesize":
+    writes = len(plan.models) > 1 if answer is None else answer.judge == "wrote"
+    if plan.mode == "synthesize" and writes:
         reasons.append("a judge wrote the answer: no model of the set did")
     return reasons
 

@@ -99,13 +99,13 @@ class Passing:
     def __init__(self) -> None:
         self._tail, self._is_cut = b"", False
         self._carried = b"\n"  # the first line begins a line too
-        self._has_error = False
+        self.has_error = False
 
     def add(self, part: bytes) -> None:
         """Looks at the next bytes; an event may be cut anywhere."""
         seen = self._carried + part
-        if b"error" in seen and not self._has_error:
-            self._has_error = _ERROR.search(seen) is not None
+        if b"error" in seen and not self.has_error:
+            self.has_error = _ERROR.search(seen) is not None
         self._carried = seen[-_CARRIED:]
         tail = self._tail + part
         if len(tail) > TAIL_BYTES:
@@ -131,7 +131,7 @@ class Passing:
     @property
     def is_whole(self) -> bool:
         """Whether the stream was that of an answer: its last words, and no error."""
-        if self._has_error:
+        if self.has_error:
             return False
         events = self._events()
         if b"[DONE]" in self._tail:

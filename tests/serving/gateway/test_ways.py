@@ -11,7 +11,8 @@ from aiohttp import web
 from racer_jax.serving.gateway._errors import CallFailedError
 from racer_jax.serving.gateway._tasks import started
 from tests.racer.test_racer import MODELS
-from tests.serving.gateway.upstreams import completion, events, slow
+from tests.serving.gateway.test_state import settled
+from tests.serving.gateway.upstreams import completion, events, slow, status
 
 
 def test_a_set_of_one_is_passed_through(served, upstreams):
@@ -165,6 +166,89 @@ def test_a_judge_writes_a_stream_of_its_own(served, upstreams):
     texts = [e["choices"][0]["delta"]["content"] for e in events(got.content)[:-2]]
     assert texts == ["the", "best", "of", "both"]
     assert got.headers["x-racer-guarantee"] == "void"
+
+
+_FAILING = {
+    "refuses": status(503),
+    "sends a page": lambda body: web.Response(text="<html>", content_type="text/html"),
+    "begins with an error": [b'data: {"error": {"message": "overloaded"}}\n\n'],
+    "sends nothing": [],
+    "breaks off at once": [None],
+}
+
+
+@pytest.mark.parametrize("how", _FAILING)
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_a_judge_writes_nothing_the_most_plausible_candidate_is_shown(
+    served, upstreams, how, stream
+):
+    upstreams.says["judge"] = _FAILING[how]
+    got = served.chat("small,large ?", stream=stream, racer={"mode": "synthesize"})
+    served.gateway.upstreams["judge"].breaker.succeeded()
+    assert got.status == 200
+    if stream:
+        *chunks, last, done = events(got.content)
+        assert done == "[DONE]"
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        assert got.headers["x-racer-guarantee"] == "void"  # said before it was known
+    else:
+        last, text = got.json, got.json["choices"][0]["message"]["content"]
+        assert got.headers["x-racer-guarantee"] == "holds"
+    assert (text, last["model"]) == ("I am large", "large")
+    facts = last["racer"]
+    assert (facts["judge"], facts["answered"], facts["guarantee"]) == ("failed", ["large"], "holds")
+    stored = served.ask("GET", f"/v1/racer/decisions/{facts['id']}").json
+    assert (stored["answered"], stored["guarantee"], stored["status"]) == ("large", "holds", 200)
+
+
+def test_a_judge_that_breaks_off_in_its_text_leaves_an_error(served, upstreams):
+    upstreams.says["judge"] = [b'data: {"choices": [{"delta": {"content": "the"}}]}\n\n', None]
+    got = served.chat("small,large ?", stream=True, racer={"mode": "synthesize"})
+    served.gateway.upstreams["judge"].breaker.succeeded()
+    *_, last = events(got.content)
+    assert (last["error"]["type"], last["racer"]["guarantee"]) == ("racer_upstream", "void")
+    assert b"[DONE]" not in got.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_is_written_from_one_answer(served, upstreams, stream):
+    got = served.chat("large ?", stream=stream, racer={"mode": "synthesize"})
+    assert got.headers["x-racer-guarantee"] == "holds"
+    assert upstreams.models == ["large"]
+
+
+def test_signs_of_life_come_while_a_judge_thinks_and_end_before_its_first_word(served, upstreams):
+    upstreams.says["judge"] = lambda body: slow("the best of both", 0.18)(body)
+    got = served.chat("small,large ?", stream=True, racer={"mode": "synthesize"})
+    signs = [
+        i for i, part in enumerate(got.parts) if part.startswith(b": racer waiting for 1 of 3")
+    ]
+    words = [i for i, part in enumerate(got.parts) if b"data:" in part]
+    assert len(signs) >= 2
+    assert max(signs) < min(words)
+
+
+def test_a_stream_that_begins_with_an_error_has_a_status(served, upstreams):
+    upstreams.says["large"] = [b'data: {"error": {"message": "overloaded", "code": 502}}\n\n']
+    got = served.chat("large ?", stream=True)
+    served.gateway.upstreams["large"].breaker.succeeded()
+    assert (got.status, got.json["error"]["type"]) == (502, "racer_upstream")
+    assert got.headers["x-racer-guarantee"] == "void"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_judges_own_label_is_none_of_what_it_wrote(start, upstreams, stream):
+    made = start(routes__my__judge="large", audit={"share": 1.0})
+    upstreams.says["large"] = "from both"
+    got = made.chat("small,medium ?", stream=stream, racer={"mode": "synthesize"})
+    name = got.headers["x-racer-id"]
+    settled(made)
+    assert made.ask("GET", f"/v1/racer/decisions/{name}").json["answered"] == "large"
+    label = {"id": name, "source": "audit", "correct": {"small": 1, "medium": 0, "large": 0}}
+    assert made.ask("POST", "/v1/feedback", label).json["new"]
+    settled(made)
+    labels = made.admin("GET", "/status").json["routes"]["my"]["monitors"]["labels"]
+    assert (labels["num"], labels["misses"], labels["judged"]) == (1, 0, 0)
 
 
 def test_all_answers_come_as_choices(served, upstreams):
