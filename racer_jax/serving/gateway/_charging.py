@@ -40,7 +40,8 @@ def reservation(completion: "Completion", plan: Plan) -> Reservation | None:
         judge = planner.route.judge
     models = completion.gateway.settings.models
     picks = plan.mode == "select"
-    dollars, is_most = most_of_calls(completion.query, models, calls, judge, picks)
+    streams = completion.query.stream and completion.single() is not None
+    dollars, is_most = most_of_calls(completion.query, models, calls, judge, picks, streams)
     return completion.gateway.budgets.reserve(client.name, limit, dollars, is_most=is_most)
 
 

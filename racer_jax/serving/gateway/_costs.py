@@ -72,7 +72,12 @@ def check_costs(loaded: Loaded, route: Route, models: Mapping[str, Model]) -> No
 
 
 def most_of_calls(
-    query: Query, models: Mapping[str, Model], calls: Sequence[str], judge: str | None, picks: bool
+    query: Query,
+    models: Mapping[str, Model],
+    calls: Sequence[str],
+    judge: str | None,
+    picks: bool,
+    streams: bool = False,
 ) -> tuple[float, bool]:
     """Dollars that calls may cost, as far as known, and whether they can cost no more.
 
@@ -85,6 +90,7 @@ def most_of_calls(
       calls: Whom to call with the request itself.
       judge: Who is called with the answers; None without a judge.
       picks: Whether the judge answers with a number alone.
+      streams: Whether the bytes of the one model are passed on: such a call is made once.
     """
     prompt = sum(map(len, query.fields.values()))
     num = _num_answers(query)
@@ -93,13 +99,14 @@ def most_of_calls(
     for name in calls:
         longest = _longest_answer(query) or models[name].longest_answer
         is_most &= longest is not None and _has_prices(models[name])
-        total += _price(models[name], prompt, num * (longest or 0))
+        times = 1 if streams else _num_calls(models[name])
+        total += times * _price(models[name], prompt, num * (longest or 0))
         candidates += LONGEST_PART if longest is None else min(longest, LONGEST_PART)
     if judge is not None:
         longest = LONGEST_PICK if picks else _longest_answer(query) or models[judge].longest_answer
         is_most &= longest is not None and _has_prices(models[judge])
         reads = min(prompt, LONGEST_PART) + candidates + LONGEST_PART // 10  # its instructions
-        total += _price(models[judge], reads, longest or 0)
+        total += _num_calls(models[judge]) * _price(models[judge], reads, longest or 0)
     return total, is_most
 
 
@@ -153,6 +160,11 @@ def _has_prices(model: Model) -> bool:
 def _price(model: Model, prompt: float, answer: float) -> float:
     """Dollars of tokens; 0 for a model without prices."""
     return (prompt * (model.dollars_in or 0.0) + answer * (model.dollars_out or 0.0)) / 1e6
+
+
+def _num_calls(model: Model) -> int:
+    """How many calls may cost where one is asked for: a slow one may be made elsewhere too."""
+    return 2 if model.hedge and model.also else 1
 
 
 def _num_answers(query: Query) -> int:

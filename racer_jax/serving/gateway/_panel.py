@@ -78,10 +78,10 @@ class Asking:
         sent = fields or self.fields
         self.begun.append(model)
         if not self.traced:
-            return await self.upstreams[model].call(sent, self.headers)
+            return await self.upstreams[model].call(sent, self.headers, self.begun)
         with call_span(model, _PROVIDER) as span:
             try:
-                reply = await self.upstreams[model].call(sent, self._traced(span))
+                reply = await self.upstreams[model].call(sent, self._traced(span), self.begun)
             except CallFailedError as error:
                 note(span, {"error.type": error.reason})
                 raise

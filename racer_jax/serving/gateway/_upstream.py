@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -92,12 +92,18 @@ class Upstream:
             total=None, sock_connect=model.connect_seconds
         )
 
-    async def call(self, fields: Fields, headers: Mapping[str, str] | None = None) -> Reply:
+    async def call(
+        self,
+        fields: Fields,
+        headers: Mapping[str, str] | None = None,
+        begun: list[str] | None = None,
+    ) -> Reply:
         """One answer, not streamed.
 
         Args:
           fields: The request, field by field; `model` and `stream` are set here.
           headers: Further headers.
+          begun: Takes the model's name where a second call was made that may cost as well.
 
         Raises:
           CallFailedError: If there is no answer after all tries.
@@ -124,7 +130,20 @@ class Upstream:
             first, second = self._places[:2]
             if hedge is None or place is not first:
                 return await once(place)
-            reply: Reply = await hedge.first_of(lambda: once(first), lambda: once(second))
+            made: list[str] = []
+
+            def again() -> Coroutine[Any, Any, Reply]:
+                made.append(self.name)
+                return once(second)
+
+            try:
+                reply: Reply = await hedge.first_of(lambda: once(first), again)
+            except Exception:
+                made.clear()  # calls that bring no answer do not count
+                raise
+            finally:
+                if begun is not None:
+                    begun.extend(made)
             return reply
 
         hedge = self._hedge

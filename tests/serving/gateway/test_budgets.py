@@ -120,6 +120,52 @@ def test_the_longest_answer_of_a_model_may_be_configured(paid, upstreams):
     assert _spent(made) <= 0.01
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_second_of_hedged_calls_is_kept_and_counted(paid, upstreams, stream):
+    model = {"base_url": upstreams.url, "dollars_in": 1.0, "dollars_out": 10.0}
+    model |= {"also": [{"base_url": upstreams.url}], "hedge": True}
+    made = paid(1.0, models__large=model)
+    hedge = made.gateway.upstreams["large"]._hedge
+    hedge.num, hedge._quantile = 1000, 0.02
+    kept = []
+
+    def says(body):
+        kept.append(_kept(made))
+        return slow("a few words", 0.3 if len(kept) == 1 else 0.0)(body)
+
+    upstreams.says["large"] = says
+    body = _body(max_tokens=50, stream=stream)
+    assert made.ask("POST", CHAT, body, made.key).status == 200
+    query = query_of(json.dumps(body).encode(), (), Client("", LOCAL), 10)
+    models = made.gateway.settings.models
+    once, _ = most_of_calls(query, models, ["large"], None, picks=True, streams=True)
+    # The bytes of one stream are passed on: there is no second call of it.
+    assert kept == [once] if stream else kept == [2 * once, 2 * once]
+    usage = 10e-6 + 2 * 10e-6
+    prompt = len(json.dumps(body["messages"])) / 4e6
+    second = prompt + len("a few words") / 4 * 10e-6
+    assert _spent(made) == pytest.approx(usage + (0 if stream else second), rel=0.3)
+    assert _spent(made) <= kept[0]
+    assert _kept(made) == 0
+
+
+def test_hedged_calls_that_bring_no_answer_do_not_count(paid, upstreams):
+    model = {"base_url": upstreams.url, "dollars_in": 1.0, "dollars_out": 10.0, "tries": 1}
+    model |= {"also": [{"base_url": upstreams.url}], "hedge": True}
+    made = paid(1.0, models__large=model)
+    hedge = made.gateway.upstreams["large"]._hedge
+    hedge.num, hedge._quantile = 1000, 0.01
+
+    async def late(body):
+        await asyncio.sleep(0.05)
+        return web.Response(status=500)
+
+    upstreams.says["large"] = lambda body: late(body)
+    assert made.chat("large ?", made.key, max_tokens=50).status == 502
+    assert len(upstreams.asked) == 2
+    assert _spent(made) == 0
+
+
 def _gone(made, upstreams):
     upstreams.says["large"] = lambda body: slow("late", 5)(body)
     assert made.chat("large ?", made.key, gone_after=0.05, max_tokens=50).status is None
