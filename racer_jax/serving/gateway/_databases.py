@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -32,6 +33,7 @@ _LOG_BYTES = 64 << 20
 _MOST_VALUES = 999
 # A gateway that ends finishes what is under way: one that takes its place waits for it.
 _PATIENCE = 40.0
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _TYPES = {
     "integer primary key autoincrement": "bigserial primary key",
     "integer": "bigint",
@@ -143,9 +145,51 @@ def errors() -> tuple[type[Exception], ...]:
     return (sqlite3.Error, OSError, psycopg.Error)
 
 
+class DamagedError(sqlite3.DatabaseError):
+    """A file of SQLite with pages that no SQLite wrote.
+
+    Args:
+      problem: What is wrong, with the name of the file.
+      remedy: What is lost, and what to do.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.words = f"{problem}. {remedy}"
+
+
+def explained(error: Exception, path: str) -> Exception:
+    """An error of a database; another one, with what to do, where its file is damaged.
+
+    Args:
+      error: What the database raised.
+      path: The state.
+    """
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+        return error
+    file = shlex.quote(path)
+    return DamagedError(
+        f"{error}: {path} is damaged, if it is the state",
+        "Lost are the rows on its damaged pages, and those that wait in memory when the gateway "
+        f"stops. Stop it and save what can be read: sqlite3 {file} .recover | sqlite3 recovered.db"
+        f" (or, by a sqlite3 without it, sqlite3 {file} .dump | sed s/^ROLLBACK/COMMIT/ | sqlite3 "
+        f"recovered.db). Move {file}, its -wal and its -shm away, and put recovered.db in its "
+        "place; without it monitors, labels and budgets begin anew",
+    )
+
+
+def words_of(error: Exception, path: str) -> str:
+    """What is wrong, and what to do where a file is damaged."""
+    error = explained(error, path)
+    return error.words if isinstance(error, DamagedError) else str(error)
+
+
 def may_pass(error: Exception) -> bool:
-    """Whether what failed may work later as it is: a full disk, a server that restarts."""
-    kinds: list[type[Exception]] = [sqlite3.OperationalError, OSError]
+    """Whether another try may end in another way: a full disk, a server that restarts.
+
+    A damaged file takes some rows and refuses others; they wait as well, and none is lost at once.
+    """
+    kinds: list[type[Exception]] = [sqlite3.OperationalError, OSError, DamagedError]
     if importlib.util.find_spec("psycopg") is not None:
         import psycopg
 
@@ -340,7 +384,8 @@ def reading(path: str | Path) -> Iterator[Connection]:
         with closing(opened) as connection:
             yield connection
     except errors() as error:
-        raise DataError(f"not the state of a gateway: {error}", path=shown(place)) from None
+        problem = f"not the state of a gateway: {words_of(error, place)}"
+        raise DataError(problem, path=shown(place)) from None
     except (msgspec.MsgspecError, AttributeError, TypeError) as error:
         raise DataError(
             f"holds a row that no gateway wrote, or that was changed: {error}", path=shown(place)

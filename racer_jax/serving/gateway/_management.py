@@ -73,6 +73,8 @@ def notices(gateway: Gateway) -> list[str]:
             f"{_NOT_WRITTEN}: answers go on, {store.num_kept} rows wait in memory, feedback and "
             "labels are refused"
         )
+    if store.damage is not None:
+        said.append(store.damage)
     if gateway.key_notice is not None:
         said.append(gateway.key_notice)
     if store.dropped:

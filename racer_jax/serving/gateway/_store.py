@@ -82,6 +82,7 @@ class Store:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.depth = 0
         self.error: Exception | None = None
+        self.damage: str | None = None  # which file is damaged and what to do, once it shows
         self._refused = 0  # rows that did not come into the queue, for it was full
         self._unwritten = 0
         self._full = False
@@ -155,9 +156,9 @@ class Store:
             ready.set_exception(error)
             return
         except _databases.errors() as error:
-            place = _databases.shown(self.path)
+            place, problem = _databases.shown(self.path), _databases.words_of(error, self.path)
             ready.set_exception(
-                DataError(f"cannot be used as the state of a gateway: {error}", path=place)
+                DataError(f"cannot be used as the state of a gateway: {problem}", path=place)
             )
             return
         except Exception as error:  # whoever waits for it would wait for ever
@@ -229,10 +230,11 @@ class Store:
                 if isinstance(item, AuditRow):
                     insert_audit(connection, item)
                 elif isinstance(item, tuple):
-                    answers.append((item[1], _outcome(connection, item[0])))
+                    answers.append((item[1], self._outcome(connection, item[0])))
             connection.execute("commit")
-        except Exception as error:  # a full disk, say: whoever waits hears of it
+        except Exception as raised:  # a full disk, say: whoever waits hears of it
             _undo(connection)
+            error = self._explained(raised)
             self._failed(error)
             if len(items) > 1 and not _databases.may_pass(error):
                 for item in items:
@@ -256,8 +258,9 @@ class Store:
                 connection.execute("begin immediate")
                 self.on_commit(connection)
                 connection.execute("commit")
-        except Exception as error:
+        except Exception as raised:
             _undo(connection)
+            error = self._explained(raised)
             if self.on_rollback is not None:
                 self.on_rollback()
             if self.error is None and not _databases.may_pass(error):
@@ -267,6 +270,26 @@ class Store:
         if self.error is not None:
             _LOG.warning("the state is written again")
         self.error = None
+
+    def _outcome(self, connection: Connection, function: Callable[[Connection], Any]) -> Any:
+        """The result of a function, or its error; what it wrote before an error is undone."""
+        connection.execute("savepoint one")
+        try:
+            result = function(connection)
+        except Exception as error:
+            connection.execute("rollback to one")
+            result = self._explained(error)
+        connection.execute("release one")
+        return result
+
+    def _explained(self, error: Exception) -> Exception:
+        """An error, with what to do where the file is damaged, which is noted."""
+        error = _databases.explained(error, self.path)
+        if isinstance(error, _databases.DamagedError):
+            if self.damage is None:
+                _LOG.error("the state is damaged: %s", error.words)
+            self.damage = error.words
+        return error
 
     def _failed(self, error: Exception) -> None:
         """Notes why nothing could be written, and says it once."""
@@ -363,18 +386,6 @@ def _undo(connection: Connection) -> None:
     with contextlib.suppress(*_databases.errors()):
         if connection.in_transaction:
             connection.execute("rollback")
-
-
-def _outcome(connection: Connection, function: Callable[[Connection], Any]) -> Any:
-    """The result of a function, or its error; what it wrote before an error is undone."""
-    connection.execute("savepoint one")
-    try:
-        result = function(connection)
-    except Exception as error:
-        connection.execute("rollback to one")
-        result = error
-    connection.execute("release one")
-    return result
 
 
 def _newest(rows: list[DecisionRow | AuditRow]) -> list[DecisionRow | AuditRow]:

@@ -10,7 +10,9 @@ from contextlib import closing
 
 import pytest
 
+from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway import _store
+from racer_jax.serving.gateway._arms import compare
 from racer_jax.serving.gateway._databases import insert_rows
 from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow
 from tests.serving.gateway.test_state import FEEDBACK, settled
@@ -330,3 +332,67 @@ def test_what_is_kept_is_bounded_by_its_characters_too(tmp_path, monkeypatch):
     names = [(f"chatcmpl-{i}",) for i in (2, 3)]
     assert _stored(store.path, "select id from decision") == names
     assert _stored(store.path, "select decision from audit") == names
+
+
+def _damage(path, table):
+    """Overwrites every page of a table of a closed state, and those of its indices."""
+    with closing(sqlite3.connect(path)) as connection:
+        roots = "select rootpage from sqlite_master where tbl_name = ? and rootpage > 0"
+        pages = [page for (page,) in connection.execute(roots, [table])]
+        (size,) = connection.execute("pragma page_size").fetchone()
+        connection.execute("pragma wal_checkpoint(truncate)")
+    with open(path, "r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_damaged_page_is_named_with_what_to_do(start, upstreams, tmp_path, refuses, caplog):
+    path = str(tmp_path / "gateway.db")
+    store = _store.Store(path, 1e12)
+    store.add(DecisionRow("chatcmpl-1", time.time(), "my", calls=[CallRow("small", "ok")]))
+    store.close()
+    _damage(path, "call")
+    made = start(state={"path": path, "when_failing": "refuse" if refuses else "answer"})
+    assert made.chat("large ?").status == 200
+    settled_in_vain = made.ask("POST", "/v1/feedback", {"id": "chatcmpl-1", "answer_correct": 1})
+    assert settled_in_vain.status == 503
+    for _ in range(3):  # a try that writes something else does not end it
+        assert made.chat("large ?").status == (503 if refuses else 200)
+        time.sleep(0.1)
+    ready = made.admin("GET", "/readyz")
+    assert ready.status == (503 if refuses else 200)
+    (words,) = [w for w in ready.json["warnings"] if "malformed" in w]
+    for part in (path, "is damaged", "Lost are the rows", ".recover", "away"):
+        assert part in words
+    assert words in caplog.text
+    assert caplog.text.count(".recover") == 1
+    # None is given up for lost as long as they wait.
+    assert (made.gateway.store.dropped, made.gateway.store.num_kept) == (0, 1 if refuses else 4)
+
+
+def test_a_damaged_page_that_is_only_read_is_named_too(start, upstreams, tmp_path, capsys):
+    path = str(tmp_path / "gateway.db")
+    _store.Store(path, 1e12).close()
+    _damage(path, "audit")
+    made = start(state={"path": path})
+    assert made.chat("large ?").status == 200
+    assert made.admin("GET", "/audit").status == 503
+    assert made.chat("large ?").status == 200
+    settled(made)
+    assert any(".recover" in words for words in made.admin("GET", "/readyz").json["warnings"])
+    assert made.gateway.store.error is None  # what comes is written
+
+
+def test_a_state_that_cannot_be_opened_for_damage_says_what_to_do(tmp_path):
+    path = str(tmp_path / "gateway.db")
+    _store.Store(path, 1e12).close()
+    _damage(path, "decision")
+    with pytest.raises(DataError, match=r"gateway\.db is damaged.*\.recover") as raised:
+        compare(path, "old", "new")
+    assert raised.value.path == path
+    with open(path, "r+b") as file:
+        file.write(b"\xff" * 100)
+    with pytest.raises(DataError, match=r"file is not a database: .* is damaged, if it is"):
+        _store.Store(path, 1e12)
