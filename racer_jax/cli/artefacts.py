@@ -24,6 +24,7 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.cli.places import add_overwrite, check_artefact
+from racer_jax.cli.reading import read_table
 from racer_jax.cli.work_bar import training_sentence, work_bar
 from racer_jax.core.scalar_checks import check_cost_weight
 from racer_jax.racer.wording import ORDERED_BY
@@ -140,6 +141,7 @@ racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calib
 racer-jax train train.csv -o my.racer --router knn --encoder both
 racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACER-P of the paper""",
         check=_check_train,
+        reads=lambda arguments: read_table(arguments, "train"),
     )
     add_reading(parser)
     parser.add_argument(
@@ -205,8 +207,8 @@ def train(arguments: argparse.Namespace) -> None:
     from racer_jax.sequential.savings import estimated_savings
 
     source, rows = Source.of(arguments), Rows.of(arguments, "train")
-    with work_bar("read the table") as bar:
-        table = source.table()
+    with work_bar("choose the questions") as bar:
+        table = arguments.read
         if table.missing is not None:  # --missing keep
             note = "training needs the result of every model, and cannot keep queries that lack one"
             table = replace(table, notes=[*table.notes, note])
