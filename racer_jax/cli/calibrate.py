@@ -29,7 +29,7 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_notes
 from racer_jax.cli.places import add_overwrite, check_artefact
-from racer_jax.cli.reading import read_of_racer, read_with
+from racer_jax.cli.reading import read_of_racer, read_with, table_in
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
@@ -230,10 +230,15 @@ def _read(arguments: argparse.Namespace) -> "RoutingTable | ScoredTable | None":
     """The table where one is named, of the models that the artefact is to have."""
     if not arguments.path:
         return None
-    if not arguments.from_scores:
-        return read_of_racer(arguments, "calibrate", arguments.without or ())
-    read = read_with(arguments, Source.scored, "calibrate")
-    Source.of(arguments).check_models(read.table.models)
+    if arguments.from_scores:
+        read: RoutingTable | ScoredTable = read_with(arguments, Source.scored, "calibrate")
+        Source.of(arguments).check_models(table_in(read).models)
+    else:
+        read = read_of_racer(arguments, "calibrate", arguments.without or ())
+    if arguments.loss is not None:
+        from racer_jax.racer.losses import check_graded
+
+        check_graded(arguments.loss, table_in(read).graded)
     return read
 
 

@@ -26,7 +26,7 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import FAILED, print_notes
-from racer_jax.cli.reading import read_of_racer, read_table
+from racer_jax.cli.reading import read_of_racer, read_table, read_with
 from racer_jax.cli.score_checks import (
     add_source,
     bound_check_without_artefact,
@@ -115,12 +115,19 @@ def _check(arguments: argparse.Namespace) -> None:
     check_artefact_read(arguments.artefact)
 
 
-def _read(arguments: argparse.Namespace) -> RoutingTable | ScoredTable | None:
-    """The table; None where a file holds scores and labels."""
+def _read(arguments: argparse.Namespace) -> RoutingTable | ScoredTable:
+    """The table, with the scores where a file holds them."""
     if not arguments.table and arguments.scores is None:
         return read_of_racer(arguments)
+    from racer_jax.studies.score_files import read_scored
+
     arguments.path = files_of(arguments)
-    return read_table(arguments) if arguments.path else None
+    if arguments.table:
+        return read_table(arguments)
+    return read_with(
+        arguments,
+        lambda source: read_scored(arguments.scores, source.table() if source.paths else None),
+    )
 
 
 def bound_check(arguments: argparse.Namespace) -> int:

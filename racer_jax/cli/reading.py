@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from racer_jax.cli.before import check_artefact_read
 from racer_jax.cli.inputs import Purpose, Rows
@@ -46,9 +46,18 @@ def read_with(
     with work_bar("read the table"):
         result = read(Source.of(arguments, paths))
     if purpose is not None:
-        table: Any = getattr(result, "table", result)  # of a table with scores
-        Rows.of(arguments, purpose).check_groups(table)
+        Rows.of(arguments, purpose).check_groups(table_in(result))
     return result
+
+
+def table_in(read: RoutingTable | ScoredTable) -> RoutingTable:
+    """The table that was read, without its scores.
+
+    Use this when a command looks at a table that may have scores beside it.
+    """
+    from racer_jax.data.table import RoutingTable
+
+    return read if isinstance(read, RoutingTable) else read.table
 
 
 def read_table(arguments: argparse.Namespace, purpose: Purpose | None = None) -> RoutingTable:

@@ -158,8 +158,10 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
     loss: Any = arguments.loss or "miss"
     null: Any = arguments.null or "paper"
     scores: Sequence[str] = score_names(arguments.nonconformity or "both")
-    table = arguments.read
-    notes = () if table is None else table.notes
+    read = arguments.read
+    with_table = bool(arguments.path)
+    table = read if arguments.scores is None else read.table
+    notes = table.notes if with_table else ()
     print_notes(notes)
     pool_key, key = jax.random.split(jax.random.key(arguments.seed or 0))
     pools: Sequence[AnyPool]
@@ -169,7 +171,7 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
     elif arguments.scores is not None:
         if learned := [name for name in scores if name not in NONCONFORMITIES]:
             raise ValueError(f"--nonconformity {learned[0]} is learned from texts: use --table")
-        pools = bound_pools.scored_pools(arguments.scores, table)
+        pools = bound_pools.pools_of_scores(read, arguments.scores, with_table=with_table)
     else:
         pools = bound_pools.table_pools(pool_key, table, scores, null)
     checks: list[BoundCheck] = []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from racer_jax.cli import cascade_use
 from racer_jax.cli.before import (
@@ -42,7 +42,7 @@ from racer_jax.cli.output import (
     write_lines,
 )
 from racer_jax.cli.places import check_file
-from racer_jax.cli.reading import read_of_cascade, read_of_racer
+from racer_jax.cli.reading import read_of_cascade, read_of_racer, table_in
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.data.errors import DataError
@@ -336,8 +336,7 @@ def _read_report(arguments: argparse.Namespace) -> RoutingTable | ScoredTable:
     if _is_of_a_cascade(arguments):
         return read_of_cascade(arguments)
     read = read_of_racer(arguments)
-    table: Any = getattr(read, "table", read)
-    if arguments.sequential is not None and table.answers is None:
+    if arguments.sequential is not None and table_in(read).answers is None:
         raise DataError("has no answers, which --sequential reads", path=Source.of(arguments).name)
     return read
 

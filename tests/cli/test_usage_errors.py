@@ -68,6 +68,7 @@ train t.csv -o new.racer --seed 1e3                           | must be a whole 
 train t.csv -o ''                                             | got an empty one
 train t.csv -o t.csv/x                                        | must be a folder to write to, got a file
 train t.csv -o new.racer --label-rule best                    | label rule must be 'score > X'
+train t.csv -o new.racer --nonconformity J --cost-weight 1    | needs the cost of every model
 train broken.csv -o new.racer                                 | must have the columns query, model and correct
 train garbled.csv -o new.racer                                | row 2 (line 3), field 'large': must be 0/1
 train t.csv -o new.racer --group nobody                       | the table has no groups, got 'nobody'
@@ -108,6 +109,7 @@ calibrate my.racer broken.csv --alpha 0.1                     | must have the co
 calibrate my.racer garbled.csv --alpha 0.1                    | row 2 (line 3), field 'large': must be 0/1
 calibrate my.racer t.csv --alpha 0.1                          | the table has no model 'small', 'medium', 'large'
 calibrate my.racer t.csv --alpha 0.1 --without small          | the table has no model 'medium', 'large'
+calibrate my.racer pool.csv --alpha 0.1 --loss grade          | needs a table with graded scores
 calibrate my.racer pool.csv --alpha 0.1 --group nobody        | the table has no groups, got 'nobody'
 calibrate new.racer scores.npz --from-scores --alpha 0.1 --group nobody | the table has no groups, got 'nobody'
 calibrate new.racer scores.npz --from-scores --alpha 0.1 --models a | --models must name all models
@@ -214,6 +216,8 @@ bound-check my.racer t.csv --loss grade                       | --loss is for --
 bound-check my.racer garbled.csv                              | row 2 (line 3), field 'large': must be 0/1
 bound-check my.racer pool.csv --group nobody                  | the table has no groups, got 'nobody'
 bound-check --table garbled.csv                               | row 2 (line 3), field 'large': must be 0/1
+bound-check --scores scores.npz t.csv                         | must hold scores [1, 2]
+bound-check --scores alone.csv t.csv                          | must have a row for each query, none for 'x'
 bound-check --scores scores.npz --nonconformity nobody:score  | 'nobody:score' cannot be imported
 bound-check --scores scores.npz --nonconformity own:nobody    | 'own:nobody' cannot be imported
 bound-check --scores absent.npz                               | absent.npz: file not found
