@@ -16,6 +16,9 @@ ALWAYS = np.uint64(0)
 # No real number has this key: the model is in no set, not even at threshold +inf.
 NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 
+_SIGN = np.uint32(1 << 31)
+_HIGH = np.uint64(32)
+
 
 def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     """Unsigned integers in the lexicographic order of (value, tie).
@@ -39,14 +42,16 @@ def ordered_keys(value: np.ndarray, tie: np.ndarray | None) -> np.ndarray:
     keys: np.ndarray
     if value.dtype.itemsize <= 4:
         # A sum with 0.0 is the number itself, and 0.0 for -0.0.
-        bits = (value.astype(np.float32) + np.float32(0)).view(np.uint32)
-        keys = np.where(bits >> 31 != 0, ~bits, bits | np.uint32(1 << 31))
+        bits = (value.astype(np.float32, copy=False) + np.float32(0)).view(np.uint32)
+        # All bits of a negative number are turned, and of others the sign alone.
+        turned = (bits.view(np.int32) >> np.int32(31)).view(np.uint32)
+        keys = bits ^ (turned | _SIGN)
     else:
         ranks = np.unique(value, return_inverse=True)[1]
         keys = ranks.reshape(value.shape).astype(np.uint32)
     if tie is None:
         return keys
-    return (keys.astype(np.uint64) << np.uint64(32)) | tie.astype(np.uint64)
+    return (keys.astype(np.uint64) << _HIGH) | tie.astype(np.uint64)
 
 
 def entry_keys(nonconformity: np.ndarray, tie_break: np.ndarray | None) -> np.ndarray:

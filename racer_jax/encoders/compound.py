@@ -182,14 +182,19 @@ def _sparse_ngrams(
 
     def encode(texts: Sequence[str]) -> np.ndarray:
         places, counts = ngrams.sparse_counts(texts)
-        starts = np.searchsorted(places, np.arange(len(texts) + 1) * ngrams.dim)
         # Lengths along the way do not matter: the last step scales to length 1.
-        values = np.copysign(np.sqrt(np.abs(counts, dtype=np.float32)), counts, dtype=np.float32)
-        columns = places % places.dtype.type(ngrams.dim)
-        product = _few_rows if len(texts) < _MANY_TEXTS else _many_rows
-        reduced = product(values, columns, starts, projection)
+        values = counts.astype(np.float32)
+        values = np.copysign(np.sqrt(np.abs(values)), values)
+        if len(texts) == 1:  # as a server has them: places are columns
+            reduced = _few_rows(values, places, np.array([0, len(places)]), projection)
+        else:
+            starts = np.searchsorted(places, np.arange(len(texts) + 1) * ngrams.dim)
+            columns = places % places.dtype.type(ngrams.dim)
+            product = _few_rows if len(texts) < _MANY_TEXTS else _many_rows
+            reduced = product(values, columns, starts, projection)
         norms = np.sqrt(np.einsum("nd,nd->n", reduced, reduced))[:, None]
-        return np.asarray(reduced / np.where(norms > 0, norms, 1), np.float32)
+        norms[norms == 0] = 1
+        return np.asarray(reduced / norms, np.float32)
 
     return encode
 

@@ -9,6 +9,7 @@ points: the same in every process, on every machine.
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,18 +49,28 @@ def _mix(h: np.ndarray) -> np.ndarray:
     return h
 
 
-def _unmixed_hashes(code_points: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
-    """`ngram_hashes` of each size, ascending, without the finalizer.
+@lru_cache
+def _steps(sizes: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """What a hash of each size starts from, uint32 `[s, 1]`, and at each step the first size left.
+
+    The size enters the hash, so that n-grams of different sizes never collide by construction.
+    """
+    starts = (_FNV_OFFSET ^ np.array(sizes, np.uint32))[:, None]
+    return starts, tuple(sum(size <= j for size in sizes) for j in range(sizes[-1]))
+
+
+def _unmixed_hashes(code_points: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """`ngram_hashes` of each size without the finalizer; `sizes` are ascending.
 
     All sizes go through each step together: for a short text, a call of NumPy costs more than its
     work.
     """
-    sizes, length = sorted(sizes), len(code_points)
-    # The size enters the hash, so that n-grams of different sizes never collide by construction.
-    h = code_points ^ (_FNV_OFFSET ^ np.array(sizes, np.uint32))[:, None]
+    starts, firsts = _steps(sizes)
+    length = len(code_points)
+    h = code_points ^ starts
     h *= _FNV_PRIME
     for j in range(1, sizes[-1]):
-        longer = h[sum(size <= j for size in sizes) :, : max(0, length - j)]
+        longer = h[firsts[j] :, : max(0, length - j)]
         longer ^= code_points[j:]
         longer *= _FNV_PRIME
     return [row[: max(0, length - size + 1)] for row, size in zip(h, sizes, strict=True)]
@@ -80,7 +91,7 @@ def ngram_hashes(code_points: np.ndarray, size: int) -> np.ndarray:
     >>> ngram_hashes(np.array([97, 98], np.uint32), 2).tolist()
     [3617312787]
     """
-    return _mix(_unmixed_hashes(code_points, [size])[0])
+    return _mix(_unmixed_hashes(code_points, (size,))[0])
 
 
 @dataclass(frozen=True)
@@ -235,13 +246,14 @@ class HashedNgrams:
     def _sparse(self, forms: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """`sparse_counts` of what is read."""
         code_points = np.frombuffer("".join(forms).encode("utf-32-le", "surrogatepass"), np.uint32)
-        hashes = _unmixed_hashes(code_points, self.sizes)
+        sizes = tuple(sorted(self.sizes))
+        hashes = _unmixed_hashes(code_points, sizes)
         mask = np.uint32(self.dim - 1)
         if len(forms) == 1 and self.dim <= _COUNTED_DIM:  # as a server has them: all it needs
             h = _mix(np.concatenate(hashes))
             signs = 1 - ((h >> np.uint32(30)) & np.uint32(2)).view(np.int32)
             sums = np.bincount(h & mask, signs, self.dim)
-            places = sums.nonzero()[0]
+            places = (sums != 0).nonzero()[0]  # of truth values takes a fifth of that of numbers
             return places, sums[places].astype(np.int64)
         # A key is the text, the bucket and, as the last bit, the sign: sorted, all n-grams of a
         # bucket lie together.
@@ -251,7 +263,7 @@ class HashedNgrams:
             [len(form) for form in forms],
         )
         rows = []
-        for i, (h, size) in enumerate(zip(hashes, sorted(self.sizes), strict=True)):
+        for i, (h, size) in enumerate(zip(hashes, sizes, strict=True)):
             first = row[: len(h)]
             is_inside = first == row[size - 1 :][: len(h)]  # no n-gram across two texts
             hashes[i] = h[is_inside]

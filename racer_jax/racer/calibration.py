@@ -62,7 +62,7 @@ class Calibration(CalibrationFacts):
         object.__setattr__(self, "threshold", value[:, 0])
         object.__setattr__(self, "threshold_tie", None if tie is None else tie[:, 0])
         object.__setattr__(self, "threshold_key", _keys_with_unknown((value, tie), edge)[:, 0])
-        object.__setattr__(self, "unknown_threshold", float(edge[0][0, 0]))
+        object.__setattr__(self, "threshold_value", np.concatenate([value, edge[0]])[:, 0])
 
     def at(self, alpha: Level) -> "Calibration":
         """The same calibration at another alpha; no data is needed.
@@ -139,8 +139,11 @@ class Calibration(CalibrationFacts):
         Raises:
           UnknownGroupError: If such a group is an error.
         """
+        is_unknown = code == len(self.threshold)
+        if not is_unknown.any():
+            return
         known = self.groups or ()
-        unknown = np.flatnonzero(code == len(self.threshold)).tolist()
+        unknown = np.flatnonzero(is_unknown).tolist()
         names = [None if groups is None else groups[i] for i in unknown]
         handle_unknown(self, self.unknown_group, known, names)
 

@@ -41,7 +41,7 @@ class CalibrationFacts:
       threshold_tie: Their second keys, uint32 `[g]`; None where ties are not broken.
       threshold_key: Keys of the thresholds, uint64 `[g + 1]`; the last for a group that has no
         calibration queries: every model, or the pooled threshold.
-      unknown_threshold: The threshold of such a group.
+      threshold_value: The thresholds themselves in the same order, float32 `[g + 1]`.
 
     Use this when a function says in words what a calibration promises; a racer has a
     `Calibration`.
@@ -67,7 +67,12 @@ class CalibrationFacts:
     threshold: np.ndarray = field(init=False)
     threshold_tie: np.ndarray | None = field(init=False)
     threshold_key: np.ndarray = field(init=False)
-    unknown_threshold: float = field(init=False)
+    threshold_value: np.ndarray = field(init=False)
+
+    @property
+    def unknown_threshold(self) -> float:
+        """The threshold of a group that has no calibration queries."""
+        return float(self.threshold_value[-1])
 
     @property
     def scores(self) -> GroupedScores:

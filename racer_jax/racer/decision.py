@@ -303,7 +303,9 @@ def reasons(
       unknown: Whether its group is unknown, bool `[n]`.
       policy: What a query of an unknown group gets.
     """
-    code = np.where(unknown, 3, np.where(infinite, 2, np.where(sets[:, :-1].any(axis=1), 0, 1)))
+    code = np.logical_not(sets[:, :-1].any(axis=1)).astype(np.int64)
+    code[infinite] = 2
+    code[unknown] = 3
     of_unknown = Reason.POOLED_GROUP if policy == "pooled" else Reason.UNKNOWN_GROUP
     names = (Reason.OK, Reason.ABSTAIN, Reason.INFEASIBLE, of_unknown)
     return tuple(names[c] for c in code.tolist())
@@ -363,8 +365,7 @@ def decide(
     is_limited = nonconformity is not model_scores.nonconformity
     plausible = entry_keys(model_scores.nonconformity, ties) if is_limited else keys
     sets = keys <= calibration.threshold_key[code][:, None]
-    edge = np.float32(calibration.unknown_threshold)
-    threshold = np.append(calibration.threshold, edge)[code]
+    threshold = calibration.threshold_value[code]
     return Decisions(
         pool=rule.pool,
         scores=model_scores.scores,

@@ -16,6 +16,11 @@ from racer_jax.data.table import RoutingTable
 from racer_jax.data.texts import normal_text
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ROUNDS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+_LAST, _HALF = np.uint64(31), np.uint64(32)
 
 
 def fingerprint(text: str) -> int:
@@ -52,9 +57,10 @@ def question_fingerprints(table: RoutingTable) -> np.ndarray:
 
 def _mix(z: np.ndarray) -> np.ndarray:
     """The finalizer of SplitMix64: every input bit reaches every output bit."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
+    for shift, factor in _ROUNDS:
+        z = z ^ (z >> shift)
+        z *= factor
+    return np.asarray(z ^ (z >> _LAST), np.uint64)
 
 
 def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
@@ -72,7 +78,7 @@ def question_ties(questions: np.ndarray, seed: int, num: int) -> np.ndarray:
     """
     start, steps = _stream(seed, num)
     keys = _mix(_mix(questions ^ start)[:, None] + steps)
-    return (keys >> np.uint64(32)).astype(np.uint32)
+    return (keys >> _HALF).astype(np.uint32)
 
 
 @lru_cache

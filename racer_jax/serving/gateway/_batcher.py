@@ -135,9 +135,12 @@ class Batcher:
             self._start_soon()
             return
         racer = self._waiting[0].racer
-        batch = [one for one in self._waiting if one.racer is racer][: self._largest]
-        chosen = set(map(id, batch))
-        self._waiting = [one for one in self._waiting if id(one) not in chosen]
+        if len(self._waiting) == 1:  # as most are
+            batch, self._waiting = self._waiting, []
+        else:
+            batch = [one for one in self._waiting if one.racer is racer][: self._largest]
+            chosen = set(map(id, batch))
+            self._waiting = [one for one in self._waiting if id(one) not in chosen]
         if self._on_batch is not None:
             self._on_batch(len(batch))
         loop = asyncio.get_running_loop()

@@ -30,7 +30,8 @@ def header_of(scope: Scope, name: bytes) -> str:
     first: dict[bytes, bytes] | None = scope.get(_FIRST)
     if first is None:  # looked through once for a request
         first = scope[_FIRST] = dict(reversed(scope["headers"]))
-    return first.get(name, b"").decode("latin-1")
+    value = first.get(name)
+    return "" if value is None else value.decode("latin-1")
 
 
 def check_origin(scope: Scope, server: Server) -> None:

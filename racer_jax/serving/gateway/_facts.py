@@ -170,13 +170,16 @@ def dollars(usage: Usage, model: Model) -> float | None:
 
 def usage_of(panel: Panel, models: Mapping[str, Model]) -> tuple[dict[str, Any], float | None]:
     """Usage and dollars of all calls of a request, those of the judge included."""
-    used: list[tuple[str, Usage]] = [(r.model, r.usage) for r in panel.replies.values()]
-    used += list(panel.extra.items())
-    prices = [dollars(usage, models[model]) for model, usage in used]
-    known = [price for price in prices if price is not None]
-    cost = sum(known) if len(known) == len(prices) and prices else None
-    prompt = sum(usage.prompt_tokens for _, usage in used)
-    completion = sum(usage.completion_tokens for _, usage in used)
+    prompt = completion = 0
+    prices: list[float] = []
+    used = [(reply.model, reply.usage) for reply in panel.replies.values()]
+    for model, usage in (*used, *panel.extra.items()):
+        prompt += usage.prompt_tokens
+        completion += usage.completion_tokens
+        price = dollars(usage, models[model])
+        if price is not None:
+            prices.append(price)
+    cost = sum(prices) if prices and len(prices) == len(used) + len(panel.extra) else None
     plain: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

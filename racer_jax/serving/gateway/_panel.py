@@ -1,6 +1,7 @@
 """Several models called at once, their answers taken as they come, the rest cancelled."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -124,31 +125,18 @@ class Asking:
         """The headers of a call, with those that carry its span."""
         return self.headers if span is None else {**self.headers, **headers_of_calls()}
 
-    @asynccontextmanager
-    async def several(self, models: Sequence[str]) -> AsyncIterator[AsyncIterator[str]]:
+    def several(self, models: Sequence[str]) -> "_Several":
         """Asks models at once; whoever has not answered at the end of the block is cancelled.
 
         Args:
           models: Whom to ask.
 
-        Yields:
-          The models in the order in which they answer or fail.
+        Returns:
+          A context of the models in the order in which they answer or fail.
         """
-        self.total += len(models)
-        tasks = {started(self.one(model)): model for model in models}
-        try:
-            yield _AsTheyCome(tasks, self._take)
-        finally:
-            left = [task for task in tasks if not task.done()]
-            for task, model in tasks.items():
-                if task.done():  # perhaps at the same moment as the one that ended the block
-                    self._take(model, task)
-                task.cancel()
-            if left:
-                self.panel.cancelled += [tasks[task] for task in left]
-                await asyncio.gather(*left, return_exceptions=True)
+        return _Several(self, models)
 
-    def _take(self, model: str, task: "asyncio.Task[Reply]") -> None:
+    def take(self, model: str, task: "asyncio.Task[Reply]") -> None:
         """Notes what became of a call that has ended."""
         try:
             self.panel.replies[model] = task.result()
@@ -175,35 +163,63 @@ class Asking:
             raise all_failed(self.panel.failed)
 
 
-class _AsTheyCome:
-    """Models in the order in which their calls end; unlike a generator, it need not be closed.
+class _Several:
+    """`Asking.several`: calls that are under way within a block, as they end.
+
+    Not a generator, which a block that is left early would have to close, nor a queue of asyncio,
+    of which a call that ends asks ten functions.
 
     Args:
-      tasks: The calls, and their models.
-      take: Called with each model and its call, as it ends.
+      asking: Who asks.
+      models: The models.
     """
 
-    def __init__(
-        self,
-        tasks: "Mapping[asyncio.Task[Reply], str]",
-        take: Callable[[str, "asyncio.Task[Reply]"], None],
-    ) -> None:
-        self._tasks, self._take, self._left = tasks, take, len(tasks)
-        self._ended: asyncio.Queue[asyncio.Task[Reply]] = asyncio.Queue()
-        for task in tasks:
-            task.add_done_callback(self._ended.put_nowait)
+    def __init__(self, asking: Asking, models: Sequence[str]) -> None:
+        self._asking, self._models = asking, models
+        self._tasks: dict[asyncio.Task[Reply], str] = {}
+        self._ended: deque[asyncio.Task[Reply]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
 
-    def __aiter__(self) -> "_AsTheyCome":
+    async def __aenter__(self) -> "_Several":
+        self._asking.total += len(self._models)
+        for model in self._models:
+            task = started(self._asking.one(model))
+            self._tasks[task] = model
+            task.add_done_callback(self._note)
+        self._num_left = len(self._tasks)
+        return self
+
+    def _note(self, task: "asyncio.Task[Reply]") -> None:
+        """A call has ended."""
+        self._ended.append(task)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> "_Several":
         return self
 
     async def __anext__(self) -> str:
-        if not self._left:
+        if not self._num_left:
             raise StopAsyncIteration
-        self._left -= 1
-        task = await self._ended.get()
-        model = self._tasks[task]
-        self._take(model, task)
+        while not self._ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        self._num_left -= 1
+        task = self._ended.popleft()
+        model = self._tasks.pop(task)
+        self._asking.take(model, task)
         return model
+
+    async def __aexit__(self, *error: object) -> None:
+        left = {task: model for task, model in self._tasks.items() if not task.done()}
+        for task in left:
+            task.cancel()
+        for task, model in self._tasks.items():
+            if task not in left:  # it ended at the same moment as the block
+                self._asking.take(model, task)
+        if left:
+            self._asking.panel.cancelled += left.values()
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 def note_usage(span: Any, model: str, usage: Usage) -> None:

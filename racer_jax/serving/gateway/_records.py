@@ -1,7 +1,6 @@
 """What is kept of decisions, calls and feedback, and why feedback may be refused."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -14,8 +13,7 @@ _SHOWN = 100  # characters of an id that an error repeats
 TRUSTED = frozenset({"audit", "test", "judge"})
 
 
-@dataclass(slots=True)
-class CallRow:
+class CallRow(msgspec.Struct):
     """One call of a model.
 
     Attributes:
@@ -35,8 +33,7 @@ class CallRow:
     dollars: float | None = None
 
 
-@dataclass(slots=True)
-class DecisionRow:
+class DecisionRow(msgspec.Struct):
     """One decision and what came of it.
 
     Attributes:
@@ -86,7 +83,7 @@ class DecisionRow:
     decided: tuple[str, ...] = ()
     called: tuple[str, ...] = ()
     answered: str = ""
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = msgspec.field(default_factory=dict)
     guarantee: str = "void"
     status: int = 200
     seconds: float = 0.0
@@ -102,11 +99,10 @@ class DecisionRow:
     experiment: str | None = None
     unit: int | None = None
     charged: float | None = None
-    calls: list[CallRow] = field(default_factory=list)
+    calls: list[CallRow] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class AuditRow:
+class AuditRow(msgspec.Struct):
     """An audited request: the answers of all models, until they are labelled.
 
     Attributes:

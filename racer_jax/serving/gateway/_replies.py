@@ -1,8 +1,7 @@
 """Answers of upstreams: read only as far as needed, the rest passed on untouched."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,6 +28,13 @@ class Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+# More than any call takes; a number above it is nonsense, and no database takes much larger ones.
+_MOST_TOKENS = 10**12
+_MOST_DOLLARS = 1e9
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
+_Dollars = Annotated[float, msgspec.Meta(ge=0, le=_MOST_DOLLARS)]
+
+
 class Usage(msgspec.Struct):
     """Tokens of a call, and its dollars where the upstream says them.
 
@@ -40,23 +46,20 @@ class Usage(msgspec.Struct):
       cost: Dollars, None where not known.
     """
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float | None = None
+    prompt_tokens: _Tokens = 0
+    completion_tokens: _Tokens = 0
+    cost: _Dollars | None = None
 
 
-# More than any call takes; a number above it is nonsense, and no database takes much larger ones.
-_MOST_TOKENS = 10**12
-_MOST_DOLLARS = 1e9
 _fields = msgspec.json.Decoder(Fields)
 _NULL = msgspec.Raw(b"null")
 _TOKENS = ("prompt_tokens", "completion_tokens")
 _choices = msgspec.json.Decoder(list[Choice])
 _message = msgspec.json.Decoder(_Message)
+_usage = msgspec.json.Decoder(Usage)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """The answer of one model.
 
     Use this when you read `Panel.replies`.
@@ -102,6 +105,16 @@ def usage_from(raw: bytes) -> Usage | None:
     Returns:
       The usage; None where it says nothing of tokens or dollars.
     """
+    try:
+        usage = _usage.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _sensible_usage(raw)
+    told = usage.prompt_tokens or usage.completion_tokens or usage.cost is not None
+    return usage if told else None
+
+
+def _sensible_usage(raw: bytes) -> Usage | None:
+    """`usage_from` where not all that is said is sensible."""
     try:
         said = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -5,7 +5,7 @@ of those who gave it, then to the first answer in the order of strings. It is de
 answers to come can change the winner; what is cancelled then would have changed nothing.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 
 
@@ -50,8 +50,10 @@ class Vote:
         """Who gave an answer, in the order of arrival."""
         return self._voters.get(answer, [])
 
-    def decided_without(self, lost: Container[str]) -> bool:
+    def decided_without(self, lost: Collection[str]) -> bool:
         """Whether the winner would be the same whatever these models had answered."""
+        if not lost:
+            return self.decided()
         again = Vote(self._scores)
         for model, answer in self.answers.items():
             if model not in lost:
@@ -62,10 +64,11 @@ class Vote:
         """Whether no answers to come can change the winner."""
         if not self._awaited:
             return True
-        winner = self.winner
+        num = len(self._awaited)
+        winner = self.winner if len(self.answers) >= num else None  # others may win yet
         if winner is None:
             return False
-        voters, num = self._voters[winner], len(self._awaited)
+        voters = self._voters[winner]
         lead = len(voters) - num
         rivals = [(answer, others) for answer, others in self._voters.items() if answer != winner]
         for answer, others in rivals:
