@@ -24,11 +24,13 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_json, print_line, print_notes
 from racer_jax.cli.places import add_overwrite, check_artefact
+from racer_jax.cli.reading import read_table
 from racer_jax.cli.work_bar import training_sentence, work_bar
 from racer_jax.core.scalar_checks import check_cost_weight
 from racer_jax.racer.wording import ORDERED_BY
 
 if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
     from racer_jax.sequential.savings import Savings
 
@@ -140,6 +142,7 @@ racer-jax train logs/ -o my.racer --share 0.4          the rest is left to calib
 racer-jax train train.csv -o my.racer --router knn --encoder both
 racer-jax train train.csv -o my.racer --nonconformity inverse_probability   RACER-P of the paper""",
         check=_check_train,
+        reads=_read_training,
     )
     add_reading(parser)
     parser.add_argument(
@@ -197,6 +200,16 @@ def _check_train(arguments: argparse.Namespace) -> None:
     check_tables(arguments, "train")
 
 
+def _read_training(arguments: argparse.Namespace) -> RoutingTable:
+    """The table, which must hold what training needs."""
+    table = read_table(arguments, "train")
+    if arguments.cost_weight:
+        from racer_jax.racer.costs import known_mean_cost
+
+        known_mean_cost(table)
+    return table
+
+
 def train(arguments: argparse.Namespace) -> None:
     """`train`. Use this when a command line asks for a new artefact; in Python, `Racer.fit`."""
     import jax
@@ -205,8 +218,8 @@ def train(arguments: argparse.Namespace) -> None:
     from racer_jax.sequential.savings import estimated_savings
 
     source, rows = Source.of(arguments), Rows.of(arguments, "train")
-    with work_bar("read the table") as bar:
-        table = source.table()
+    with work_bar("choose the questions") as bar:
+        table = arguments.read
         if table.missing is not None:  # --missing keep
             note = "training needs the result of every model, and cannot keep queries that lack one"
             table = replace(table, notes=[*table.notes, note])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,23 +57,6 @@ def check_tables(
         check_options(rest.pop("format", None), rest)
 
 
-def check_models(arguments: argparse.Namespace, artefact: Path) -> None:
-    """Refuses `--models` that are not those of an artefact.
-
-    Use this when a command reads tables beside an artefact, after the tables were checked.
-
-    Raises:
-      ValueError: If they differ.
-    """
-    from racer_jax.cli.options import Source
-    from racer_jax.racer.artefact import description_of
-
-    description = description_of(artefact)
-    if description is not None:
-        source = replace(Source.of(arguments), of_racer=description.get("kind") != "cascade")
-        source.check_models(description["models"])
-
-
 def check_lines(name: str | Path | None) -> None:
     """Refuses a file of lines that is not there, or is a folder; `-` is the standard input.
 
@@ -116,6 +98,29 @@ def check_calibrated(path: Path, kind: str | None = None) -> None:
     """
     if check_artefact_read(path, kind)["calibration"] is None:
         raise not_calibrated(path, kind)
+
+
+def check_stop_levels(path: Path, alphas: Sequence[str]) -> None:
+    """Refuses levels that the calibration of a cascade has too few rows for.
+
+    Use this when a command takes other levels than that of the artefact, which is calibrated.
+
+    Raises:
+      ArtefactError: If there is none.
+      ValueError: If no threshold keeps one of the levels.
+    """
+    from racer_jax.racer.artefact import read
+    from racer_jax.sequential.stop_levels import check_level
+
+    description, arrays = read(path)
+    calibration = description["calibration"]
+    try:
+        rows = arrays["calibration.value"], arrays["calibration.code"], calibration["groups"]
+        delta, loss = calibration["delta"], calibration["loss"]
+    except KeyError:  # which the cascade says in its own words when it is loaded
+        return
+    for alpha in alphas:
+        check_level(alpha, delta, loss, *rows)
 
 
 def not_calibrated(path: Path, kind: str | None = None) -> DataError:

@@ -12,7 +12,6 @@ from racer_jax.cli.before import (
     check_artefact_read,
     check_form,
     check_levels,
-    check_models,
     check_sizes,
     check_tables,
 )
@@ -30,12 +29,15 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_notes
 from racer_jax.cli.places import add_overwrite, check_artefact
+from racer_jax.cli.reading import read_of_racer, read_with, table_in
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 from racer_jax.data.remedies import OPTIONS
 from racer_jax.racer.pool_names import places_without
 
 if TYPE_CHECKING:
+    from racer_jax.data.formats.score_matrix import ScoredTable
+    from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
 
 # What only a table can answer: how it is typed, and where argparse keeps it.
@@ -84,6 +86,7 @@ racer-jax calibrate my.racer --delta 0.05            # another option: no table 
 racer-jax calibrate my.racer --without gpt-4         # drop a model: no table needed
 racer-jax calibrate new.racer scores.npz --alpha 0.1 --from-scores   # any router's scores""",
         check=_check,
+        reads=_read,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(
@@ -219,10 +222,24 @@ def _check(arguments: argparse.Namespace) -> None:
     check_sizes(arguments.max_models, arguments.min_models, num_models)
     if arguments.path:
         check_tables(arguments, "calibrate")
-        if not arguments.without:
-            check_models(arguments, arguments.artefact)
     elif description["calibration"] is None:
         raise _nothing_to_change(arguments.artefact)
+
+
+def _read(arguments: argparse.Namespace) -> "RoutingTable | ScoredTable | None":
+    """The table where one is named, of the models that the artefact is to have."""
+    if not arguments.path:
+        return None
+    if arguments.from_scores:
+        read: RoutingTable | ScoredTable = read_with(arguments, Source.scored, "calibrate")
+        Source.of(arguments).check_models(table_in(read).models)
+    else:
+        read = read_of_racer(arguments, "calibrate", arguments.without or ())
+    if arguments.loss is not None:
+        from racer_jax.racer.losses import check_graded
+
+        check_graded(arguments.loss, table_in(read).graded)
+    return read
 
 
 def _nothing_to_change(artefact: Path) -> DataError:
@@ -242,10 +259,11 @@ def calibrate(arguments: argparse.Namespace) -> None:
     if arguments.path:
         smaller = racer.without(*arguments.without) if arguments.without else racer
         options = {"by_group": not arguments.no_groups, **_options(arguments)}
-        with work_bar("read the table", "choose the threshold") as bar:
+        with work_bar("choose the questions", "choose the threshold") as bar:
             table, scores = labelled(
-                Source.of(arguments),
+                arguments.read,
                 Rows.of(arguments, "calibrate"),
+                Source.of(arguments).name,
                 smaller,
                 recalibrating=True,
             )
@@ -327,7 +345,7 @@ def _racer(arguments: argparse.Namespace) -> "Racer":
     if not arguments.from_scores:
         return Racer.load(arguments.artefact)
     return Racer.from_scores(
-        Source.of(arguments).scored().table.models,
+        arguments.read.table.models,
         nonconformity=arguments.nonconformity or "inverse_probability",
         null=arguments.null or "paper",
         seed=None if arguments.no_tie_break else arguments.seed or 0,

@@ -12,10 +12,10 @@ from racer_jax.cli.before import (
     check_artefact_read,
     check_form,
     check_levels,
-    check_models,
+    check_stop_levels,
     check_tables,
 )
-from racer_jax.cli.cascade_tables import answered_rows, labelled_rows
+from racer_jax.cli.cascade_tables import answered_rows
 from racer_jax.cli.inputs import Rows
 from racer_jax.cli.options import (
     Source,
@@ -33,10 +33,12 @@ from racer_jax.cli.output import (
     print_notes,
 )
 from racer_jax.cli.places import add_overwrite, check_artefact
+from racer_jax.cli.reading import labelled_rows, read_of_cascade, read_with
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
     from racer_jax.serving.cascade import Cascade
 
 # What takes --sequential in the place of a command of 'cascade'; after that of 'report' an artefact
@@ -108,6 +110,7 @@ def _add_train(subparsers: Subparsers) -> None:
 racer-jax cascade train logs/ -o my.cascade --share 0.4 --form letter
 racer-jax cascade train logs.npz -o my.cascade --objective dollars --batches 2,2""",
         check=_check_train,
+        reads=_read_training,
     )
     add_reading(parser)
     parser.add_argument(
@@ -179,6 +182,17 @@ def _check_train(arguments: argparse.Namespace) -> None:
     check_tables(arguments, "train")
 
 
+def _read_training(arguments: argparse.Namespace) -> RoutingTable:
+    """The table, which must hold what training needs."""
+    from racer_jax.sequential.logged_tables import check_training
+
+    table = read_with(
+        arguments, lambda source: labelled_rows(source.table(), arguments.loss), "train"
+    )
+    check_training(table, arguments.loss, arguments.reference, arguments.objective)
+    return table
+
+
 def train(arguments: argparse.Namespace) -> None:
     """`cascade train`.
 
@@ -190,8 +204,8 @@ def train(arguments: argparse.Namespace) -> None:
 
     batches = _batches(arguments.batches)
     source, rows = Source.of(arguments), Rows.of(arguments, "train")
-    with work_bar("read the table", "learn the order of the models") as bar:
-        table = rows.select(labelled_rows(source.table(), arguments.loss), source.name)
+    with work_bar("choose the questions", "learn the order of the models") as bar:
+        table = rows.select(arguments.read, source.name)
         print_notes(table.notes)
         bar.next()
         cascade = Cascade.fit(
@@ -219,6 +233,7 @@ racer-jax cascade calibrate my.cascade logs/ --alpha 0.01 --unseen --share 0.6
 racer-jax cascade calibrate my.cascade traffic.npz --alpha 0.01 --loss differs   # no labels needed
 racer-jax cascade calibrate my.cascade --alpha 0.02            # another alpha: no table needed""",
         check=_check_calibrate,
+        reads=_read_calibration,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser, nargs="*", help="logged answers; without them only alpha is changed")
@@ -257,11 +272,27 @@ def _check_calibrate(arguments: argparse.Namespace) -> None:
     description = check_artefact_read(arguments.artefact, "cascade")
     if arguments.path:
         check_tables(arguments, "calibrate")
-        check_models(arguments, arguments.artefact)
     elif description["calibration"] is None:
         raise _nothing_to_change(arguments.artefact)
     elif arguments.loss not in (None, description["calibration"]["loss"]):
         raise ValueError("another --loss needs logged answers to calibrate on")
+    else:
+        check_stop_levels(arguments.artefact, [arguments.alpha])
+
+
+def _read_calibration(arguments: argparse.Namespace) -> RoutingTable | None:
+    """The table where one is named, with as many rows as alpha takes at least."""
+    from racer_jax.sequential.stop_levels import check_num_rows
+
+    if not arguments.path:
+        return None
+    policy = check_artefact_read(arguments.artefact, "cascade")["policy"]
+    table = read_of_cascade(arguments, arguments.loss or policy["loss"], "calibrate")
+    groups = table.groups if arguments.by_group else None
+    of_row = list(table.group or ())
+    counts = [len(table)] if groups is None else [of_row.count(name) for name in groups]
+    check_num_rows(arguments.alpha, arguments.delta, counts, groups)
+    return table
 
 
 def _nothing_to_change(artefact: Path) -> DataError:
@@ -285,8 +316,8 @@ def calibrate(arguments: argparse.Namespace) -> None:
         cascade_at_alpha = cascade.at(arguments.alpha)
     else:
         loss = arguments.loss or cascade.policy.loss
-        with work_bar("read the table", "choose how early to stop") as bar:
-            table = answered_rows(arguments, cascade, loss, recalibrating=True)
+        with work_bar("choose the questions", "choose how early to stop") as bar:
+            table = answered_rows(arguments, cascade, recalibrating=True)
             bar.next()
             cascade_at_alpha = cascade.calibrate(
                 table,

@@ -12,6 +12,7 @@ from racer_jax.cli.before import (
     check_calibrated,
     check_levels,
     check_lines,
+    check_stop_levels,
 )
 from racer_jax.cli.cascade_tables import answered_rows
 from racer_jax.cli.inputs import open_input
@@ -32,6 +33,7 @@ from racer_jax.cli.output import (
     print_json_text,
     print_line,
 )
+from racer_jax.cli.reading import read_of_cascade
 from racer_jax.cli.work_bar import work_bar
 
 
@@ -50,6 +52,7 @@ def _add_evaluate(subparsers: Subparsers) -> None:
         "first level, alpha = 0, stops only where no answer to come can change the vote.",
         "racer-jax cascade evaluate my.cascade logs/ --unseen --alphas 0.005,0.01,0.02",
         check=_check_evaluate,
+        reads=read_of_cascade,
     )
     add_evaluating(parser, "levels to measure at (default: the artefact's)")
     parser.set_defaults(run=evaluate)
@@ -72,8 +75,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     alphas = None if arguments.alphas is None else parse_alphas(arguments.alphas)
     cascade = Cascade.load(arguments.artefact)
-    with work_bar("read the table", "measure") as bar:
-        table = answered_rows(arguments, cascade, cascade.loss)
+    with work_bar("choose the questions", "measure") as bar:
+        table = answered_rows(arguments, cascade)
         bar.next()
         evaluations = cascade.evaluate(table, alphas)
     levels = [asdict(one) for one in evaluations]
@@ -97,6 +100,7 @@ def _add_report(subparsers: Subparsers) -> None:
         "stops, and why.",
         "racer-jax cascade report my.cascade --data logs/ --unseen --output report.html",
         check=_check_report,
+        reads=read_of_cascade,
     )
     levels = "levels of the slider: 0.01,0.02 or first:last:step (default: ten levels)"
     add_reporting(parser, levels, "a general one")
@@ -120,8 +124,8 @@ def report(arguments: argparse.Namespace) -> None:
 
     cascade = Cascade.load(arguments.artefact)
     title = arguments.title or TITLE
-    with work_bar("read the table", "measure and write the page") as bar:
-        table = answered_rows(arguments, cascade, cascade.loss)
+    with work_bar("choose the questions", "measure and write the page") as bar:
+        table = answered_rows(arguments, cascade)
         bar.next()
         write_cascade_report(cascade, table, arguments.output, arguments.alphas, title=title)
     if arguments.json:
@@ -171,6 +175,7 @@ def _check_route(arguments: argparse.Namespace) -> None:
         check_artefact_read(arguments.artefact, "cascade")
     else:  # without a threshold there is no level
         check_calibrated(arguments.artefact, "cascade")
+        check_stop_levels(arguments.artefact, [arguments.alpha])
 
 
 def route(arguments: argparse.Namespace) -> None:

@@ -6,12 +6,12 @@ import argparse
 import math
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from racer_jax.cli.before import (
     check_artefact_read,
     check_levels,
     check_lines,
-    check_models,
     check_tables,
 )
 from racer_jax.cli.inputs import Rows, labelled
@@ -26,15 +26,21 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.output import FAILED, print_notes
+from racer_jax.cli.reading import read_of_racer, read_table, read_with
 from racer_jax.cli.score_checks import (
     add_source,
     bound_check_without_artefact,
+    check_own_scores,
     check_source,
     files_of,
     print_checks,
 )
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.core.scalar_checks import check_count
+
+if TYPE_CHECKING:
+    from racer_jax.data.formats.score_matrix import ScoredTable
+    from racer_jax.data.table import RoutingTable
 
 
 def add(subparsers: Subparsers) -> None:
@@ -52,6 +58,7 @@ racer-jax bound-check --scores mine.npz                   scores and labels of y
 racer-jax bound-check --scores mine.csv test.csv          the scores alone; labels of a table
 racer-jax bound-check --table test.csv --loss regret      a stop learned from logged answers""",
         check=_check,
+        reads=_read,
     )
     parser.add_argument(
         "artefact", type=Path, nargs="?", metavar="ARTEFACT", help="folder of the artefact"
@@ -102,10 +109,25 @@ def _check(arguments: argparse.Namespace) -> None:
             from racer_jax.studies.score_files import check_labelled
 
             check_labelled(arguments.scores)
+        check_own_scores(arguments)
         return
     check_tables(arguments, "measure")
     check_artefact_read(arguments.artefact)
-    check_models(arguments, arguments.artefact)
+
+
+def _read(arguments: argparse.Namespace) -> RoutingTable | ScoredTable:
+    """The table, with the scores where a file holds them."""
+    if not arguments.table and arguments.scores is None:
+        return read_of_racer(arguments)
+    from racer_jax.studies.score_files import read_scored
+
+    arguments.path = files_of(arguments)
+    if arguments.table:
+        return read_table(arguments)
+    return read_with(
+        arguments,
+        lambda source: read_scored(arguments.scores, source.table() if source.paths else None),
+    )
 
 
 def bound_check(arguments: argparse.Namespace) -> int:
@@ -125,8 +147,9 @@ def bound_check(arguments: argparse.Namespace) -> int:
     if arguments.table or arguments.scores is not None:
         return bound_check_without_artefact(arguments)
     racer = Racer.load(arguments.artefact)
-    with work_bar("read the table", "score the questions") as steps:
-        table, scores = labelled(Source.of(arguments), Rows.of(arguments, "measure"), racer)
+    with work_bar("choose the questions", "score them") as steps:
+        chosen, files = Rows.of(arguments, "measure"), Source.of(arguments).name
+        table, scores = labelled(arguments.read, chosen, files, racer)
         print_notes(table.notes)
         steps.next()
         model_scores = racer.score(table, scores)

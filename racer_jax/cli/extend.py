@@ -7,7 +7,6 @@ from racer_jax.cli import names
 from racer_jax.cli.artefacts import describe
 from racer_jax.cli.before import check_artefact_read, check_tables
 from racer_jax.cli.options import (
-    Source,
     Subparsers,
     add_command,
     add_json,
@@ -16,6 +15,7 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import print_notes
 from racer_jax.cli.places import add_overwrite, check_artefact
+from racer_jax.cli.reading import read_table
 from racer_jax.cli.work_bar import work_bar
 
 
@@ -34,6 +34,7 @@ def add(subparsers: Subparsers) -> None:
         """
 racer-jax extend my.racer logs-with-the-new-model/ -o larger.racer""",
         check=_check,
+        reads=read_table,
     )
     parser.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of the artefact")
     add_reading(parser)
@@ -70,9 +71,8 @@ def extend(arguments: argparse.Namespace) -> None:
 
     output = arguments.output or arguments.artefact
     racer = Racer.load(arguments.artefact)
-    with work_bar("read the table", "train the router again and choose the threshold") as bar:
-        table = Source.of(arguments).table()
-        bar.next()
+    table = arguments.read
+    with work_bar("train the router again and choose the threshold"):
         larger = racer.extended(jax.random.key(arguments.seed or 0), table, arguments.router)
     larger.save(output)
     print_notes(table.notes)

@@ -12,7 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, get_args
 
-from racer_jax.cli.options import Source
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._folders import bare_name
 from racer_jax.data.formats._source import open_lines
@@ -20,6 +19,7 @@ from racer_jax.data.formats._source import open_lines
 if TYPE_CHECKING:
     import numpy as np
 
+    from racer_jax.data.formats.score_matrix import ScoredTable
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
 
@@ -64,6 +64,17 @@ class Rows:
             )
         unseen = getattr(arguments, "unseen", False)
         return cls(arguments.group, arguments.share, arguments.seed or 0, unseen, purpose)
+
+    def check_groups(self, table: RoutingTable) -> None:
+        """Refuses groups that a table does not have.
+
+        Use this when the table is read, before JAX is imported.
+
+        Raises:
+          ValueError: If one is named.
+        """
+        if self.groups:
+            table.select([], group=self.groups)
 
     def select(
         self,
@@ -123,32 +134,34 @@ class Rows:
 
 
 def labelled(
-    source: Source, rows: Rows, racer: Racer, *, recalibrating: bool = False
+    read: RoutingTable | ScoredTable,
+    rows: Rows,
+    path: str,
+    racer: Racer,
+    *,
+    recalibrating: bool = False,
 ) -> tuple[RoutingTable, np.ndarray | None]:
     """Table and, for a racer made from scores, the scores of its rows.
 
     Use this when a command measures or calibrates, whatever the artefact was made from.
 
     Args:
-      source: The tables.
+      read: The tables, read for this racer.
       rows: Which rows of them.
+      path: Their files, for an error.
       racer: The racer.
       recalibrating: As of `Rows.select`.
 
     Raises:
-      DataError: If the tables lack one of its models, or no row is left.
-      ValueError: If `--models` names others than those of the racer.
+      DataError: If no row is left.
     """
-    source.check_models(racer.models)
-    if racer.scorer is not None:
-        table = source.table_of(racer.models).complete()
-        return rows.select(table, source.name, racer, recalibrating=recalibrating), None
-    scored_table = source.scored()
-    whole = source.checked_pool(scored_table.table, racer.models)
-    table = rows.select(whole, source.name, racer, recalibrating=recalibrating)
-    place = {name: i for i, name in enumerate(whole.ids)}
-    columns = [scored_table.table.models.index(name) for name in racer.models]
-    return table, scored_table.scores[[place[name] for name in table.ids]][:, columns]
+    from racer_jax.data.table import RoutingTable
+
+    if isinstance(read, RoutingTable):
+        return rows.select(read, path, racer, recalibrating=recalibrating), None
+    table = rows.select(read.table, path, racer, recalibrating=recalibrating)
+    place = {name: i for i, name in enumerate(read.table.ids)}
+    return table, read.scores[[place[name] for name in table.ids]]
 
 
 _LINES = "JSON or of plain text"

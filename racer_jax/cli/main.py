@@ -72,6 +72,7 @@ def main(
         namespace = argparse.Namespace(flags={})
         namespace = _parsed(arguments)
         namespace.check_options(namespace)
+        namespace.read = namespace.read_tables(namespace)
         for module in namespace.needs:
             import_module(module)
         imported()

@@ -10,7 +10,7 @@ from racer_jax.cli.before import (
     check_calibrated,
     check_installed,
     check_levels,
-    check_models,
+    check_stop_levels,
     check_tables,
 )
 from racer_jax.cli.options import (
@@ -21,6 +21,7 @@ from racer_jax.cli.options import (
     add_unseen,
 )
 from racer_jax.cli.places import PAGES, check_file
+from racer_jax.core.risk_levels import parse_alphas
 
 
 def add_evaluating(parser: argparse.ArgumentParser, levels: str) -> None:
@@ -112,7 +113,7 @@ def check_reporting(arguments: argparse.Namespace) -> None:
 
 
 def check_measured(arguments: argparse.Namespace, kind: str | None = None) -> None:
-    """Refuses an artefact that cannot be measured: it lacks a threshold, or has other models.
+    """Refuses an artefact that cannot be measured, since it lacks a threshold.
 
     Use this when the tables are checked that it is measured on.
 
@@ -126,6 +127,7 @@ def check_measured(arguments: argparse.Namespace, kind: str | None = None) -> No
     # A cascade without a threshold stops where the vote is decided, which is no level.
     if kind is None or arguments.alphas is not None:
         check_calibrated(arguments.artefact, kind)
+        if kind is not None:
+            check_stop_levels(arguments.artefact, parse_alphas(arguments.alphas))
     else:
         check_artefact_read(arguments.artefact, kind)
-    check_models(arguments, arguments.artefact)

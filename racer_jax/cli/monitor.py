@@ -24,9 +24,11 @@ from racer_jax.cli.options import (
 )
 from racer_jax.cli.output import FAILED, flush, print_json, print_line, print_notes
 from racer_jax.cli.places import check_file
+from racer_jax.cli.reading import read_with
 from racer_jax.data.errors import DataError
 
 if TYPE_CHECKING:
+    from racer_jax.data.table import RoutingTable
     from racer_jax.serving.feedback import Entries, MonitorOptions
     from racer_jax.serving.misses import LabelledFeedback
     from racer_jax.serving.monitor import Monitor
@@ -63,6 +65,7 @@ tail -f feedback.jsonl | racer-jax monitor state.json --alpha 0.1 --input -
 racer-jax monitor drift.json --kind exchangeability --reference before.jsonl --input new.jsonl""",
         check=_check,
         needs=("racer_jax.serving.feedback", "racer_jax.serving.state_file"),
+        reads=_read_labels,
     )
     parser.add_argument(
         "state",
@@ -161,6 +164,22 @@ def _check(arguments: argparse.Namespace) -> None:
         check_lines(name)
     if arguments.artefact is not None:
         check_artefact_read(arguments.artefact)
+
+
+def _read_labels(arguments: argparse.Namespace) -> RoutingTable | None:
+    """The table of labels, what is missing in it marked; None where none is named."""
+
+    def read(source: Source) -> RoutingTable:
+        try:
+            return replace(source, options={"missing": "keep", **source.options}).table()
+        except DataError as error:
+            if "missing" in source.options or "missing" not in str(error):
+                raise
+            return source.table()  # a format in which nothing can be missing
+
+    if arguments.labels is None:
+        return None
+    return read_with(arguments, read, paths=[arguments.labels])
 
 
 def monitor(arguments: argparse.Namespace) -> int:
@@ -272,15 +291,8 @@ def _feedback(arguments: argparse.Namespace) -> LabelledFeedback:
     from racer_jax.serving.misses import labelled_feedback
 
     racer = None if arguments.artefact is None else Racer.load(arguments.artefact)
-    source = Source.of(arguments, [arguments.labels])
-    try:
-        labels = replace(source, options={"missing": "keep", **source.options}).table()
-    except DataError as error:
-        if "missing" in source.options or "missing" not in str(error):
-            raise
-        labels = source.table()  # a format in which nothing can be missing
     with open_input(str(arguments.decisions), "JSON that 'route' wrote") as file:
-        feedback = labelled_feedback(file, str(arguments.decisions), labels, racer)
+        feedback = labelled_feedback(file, str(arguments.decisions), arguments.read, racer)
     promised = arguments.alpha
     if racer is not None and racer.calibration is not None:
         promised = racer.calibration.alpha

@@ -54,11 +54,12 @@ def add_command(
     examples: str,
     check: Callable[[argparse.Namespace], object],
     needs: Sequence[str] = ("racer_jax.data.loading", "racer_jax.racer.racer"),
+    reads: Callable[[argparse.Namespace], object] = lambda _: None,
 ) -> argparse.ArgumentParser:
     """A command whose help ends with examples, and the modules that it cannot do without.
 
-    They are imported once its options have been read and checked, before it runs: what only shows
-    a help or finds something wrong waits for no module.
+    They are imported once its options have been checked and its tables read, before it runs: what
+    only shows a help or finds something wrong waits for no module.
 
     Use this when a command is new: its help then looks like that of the others.
 
@@ -69,6 +70,7 @@ def add_command(
       examples: Command lines, one in a line.
       check: Refuses options that make no sense; it imports nothing that is slow to import.
       needs: The modules.
+      reads: Reads its tables, without JAX where it can. What it gives is `read` of the options.
     """
     lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     parser = subparsers.add_parser(
@@ -80,7 +82,7 @@ def add_command(
     )
     parser.register("type", Path, _path)
     # No name that an option of a command may have.
-    parser.set_defaults(needs=tuple(needs), check_options=check)
+    parser.set_defaults(needs=tuple(needs), check_options=check, read_tables=reads)
     return parser
 
 
@@ -321,7 +323,9 @@ class Source:
 
         Raises:
           DataError: If the tables lack one of them; it says how to do without.
+          ValueError: If `--models` names others.
         """
+        self.check_models(models)
         try:
             table = self._loaded(models=list(models))
         except DataError as error:
@@ -389,6 +393,21 @@ class Source:
 
         self.check_scored()
         return read_score_matrix(self.paths[0])
+
+    def scored_of(self, models: Sequence[str]) -> ScoredTable:
+        """The one score matrix that is named, of these models alone and in their order.
+
+        Use this when an artefact that was made from scores says which models it must hold.
+
+        Raises:
+          DataError: As of `scored`, or if it lacks one of the models.
+          ValueError: If `--models` names others.
+        """
+        self.check_models(models)
+        read = self.scored()
+        table = self.checked_pool(read.table, models)
+        columns = [read.table.models.index(name) for name in models]
+        return read._replace(table=table, scores=read.scores[:, columns])
 
     def check_scored(self) -> None:
         """Refuses what is not one score matrix, by its name and the options.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from racer_jax.cli import names
-from racer_jax.cli.options import Source
 from racer_jax.cli.output import FAILED, print_json, print_line, print_notes
 from racer_jax.data.errors import DataError
 
@@ -116,7 +115,7 @@ def _check_scores_named(arguments: argparse.Namespace, files: Sequence[Path]) ->
     scores = [name.strip() for name in typed.split(",")]
     known = (*names.nonconformities(), *names.orders())
     for name in scores:
-        # A function of one's own is known once its module is imported, which may import JAX.
+        # A function of one's own is known once its module is imported: `check_own_scores`.
         if typed != "both" and name not in known and ":" not in name:
             raise ValueError(
                 f"nonconformity must be both, or among {', '.join(known)}, got {name!r}"
@@ -125,6 +124,20 @@ def _check_scores_named(arguments: argparse.Namespace, files: Sequence[Path]) ->
             raise ValueError(f"--nonconformity {name} is learned from texts: use --table")
     if len(set(scores)) < len(scores):
         raise ValueError(f"nonconformity must name each score once, got {typed!r}")
+
+
+def check_own_scores(arguments: argparse.Namespace) -> None:
+    """Refuses `module:function` that cannot be imported. The module may import JAX.
+
+    Use this when nothing else is wrong with the options.
+
+    Raises:
+      ValueError: If it cannot be.
+    """
+    from racer_jax.studies.own_scores import own_function
+
+    for name in (arguments.nonconformity or "").split(","):
+        own_function(name.strip())
 
 
 def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
@@ -142,13 +155,13 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
     from racer_jax.studies.bound_runs import check_any
     from racer_jax.studies.checked_pools import score_names
 
-    files = files_of(arguments)
-    arguments.path = files
     loss: Any = arguments.loss or "miss"
     null: Any = arguments.null or "paper"
     scores: Sequence[str] = score_names(arguments.nonconformity or "both")
-    table = Source.of(arguments).table() if files else None
-    notes = () if table is None else table.notes
+    read = arguments.read
+    with_table = bool(arguments.path)
+    table = read if arguments.scores is None else read.table
+    notes = table.notes if with_table else ()
     print_notes(notes)
     pool_key, key = jax.random.split(jax.random.key(arguments.seed or 0))
     pools: Sequence[AnyPool]
@@ -158,7 +171,7 @@ def bound_check_without_artefact(arguments: argparse.Namespace) -> int:
     elif arguments.scores is not None:
         if learned := [name for name in scores if name not in NONCONFORMITIES]:
             raise ValueError(f"--nonconformity {learned[0]} is learned from texts: use --table")
-        pools = bound_pools.scored_pools(arguments.scores, table)
+        pools = bound_pools.pools_of_scores(read, arguments.scores, with_table=with_table)
     else:
         pools = bound_pools.table_pools(pool_key, table, scores, null)
     checks: list[BoundCheck] = []

@@ -42,6 +42,7 @@ from racer_jax.cli.output import (
     write_lines,
 )
 from racer_jax.cli.places import check_file
+from racer_jax.cli.reading import read_of_cascade, read_of_racer, table_in
 from racer_jax.cli.work_bar import work_bar
 from racer_jax.core.scalar_checks import check_count
 from racer_jax.data.errors import DataError
@@ -49,6 +50,7 @@ from racer_jax.data.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
 
+    from racer_jax.data.formats.score_matrix import ScoredTable
     from racer_jax.data.table import RoutingTable
     from racer_jax.racer.racer import Racer
     from racer_jax.serving.cascade import Cascade
@@ -238,7 +240,8 @@ class _Counted:
 
 def _evaluated(arguments: argparse.Namespace) -> tuple[Racer, RoutingTable, np.ndarray | None]:
     racer = _loaded(arguments.artefact)
-    return racer, *labelled(Source.of(arguments), Rows.of(arguments, "measure"), racer)
+    rows = Rows.of(arguments, "measure")
+    return racer, *labelled(arguments.read, rows, Source.of(arguments).name, racer)
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:
@@ -251,6 +254,7 @@ def _add_evaluate(subparsers: Subparsers) -> None:
 racer-jax evaluate my.racer test.csv
 racer-jax evaluate my.racer logs/ --unseen --alphas 0.05:0.3:0.05 --output figures.json""",
         check=check_evaluating,
+        reads=read_of_racer,
     )
     add_evaluating(
         parser,
@@ -268,7 +272,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """
     from racer_jax.reporting.files import write_json
 
-    with work_bar("read the table", "measure") as bar:
+    with work_bar("choose the questions", "measure") as bar:
         racer, table, scores = _evaluated(arguments)
         bar.next()
         evaluation = racer.evaluate(table, arguments.alphas, scores=scores)
@@ -292,6 +296,7 @@ racer-jax report my.racer --data test.csv --output report.html
 racer-jax report my.racer --data test.csv --sequential my.cascade     both, side by side
 racer-jax report my.cascade --data logs.csv                           a cascade alone""",
         check=_check_report,
+        reads=_read_report,
     )
     add_reporting(
         parser,
@@ -320,6 +325,20 @@ def _check_report(arguments: argparse.Namespace) -> None:
     check_measured(arguments)
     if arguments.sequential is not None:
         check_artefact_read(arguments.sequential, "cascade")
+
+
+def _read_report(arguments: argparse.Namespace) -> RoutingTable | ScoredTable:
+    """The table, with answers where a cascade is shown.
+
+    Raises:
+      DataError: If it has none.
+    """
+    if _is_of_a_cascade(arguments):
+        return read_of_cascade(arguments)
+    read = read_of_racer(arguments)
+    if arguments.sequential is not None and table_in(read).answers is None:
+        raise DataError("has no answers, which --sequential reads", path=Source.of(arguments).name)
+    return read
 
 
 def _is_of_a_cascade(arguments: argparse.Namespace) -> bool:
@@ -357,7 +376,7 @@ def report(arguments: argparse.Namespace) -> None:
         from racer_jax.serving.cascade import Cascade
 
         cascade = Cascade.load(arguments.sequential)
-    with work_bar("read the table", "measure and write the page") as bar:
+    with work_bar("choose the questions", "measure and write the page") as bar:
         racer, table, scores = _evaluated(arguments)
         if cascade is not None:
             table, scores = _beside(arguments, cascade, table, scores)
@@ -384,13 +403,7 @@ def _beside(
     table: RoutingTable,
     scores: np.ndarray | None,
 ) -> tuple[RoutingTable, np.ndarray | None]:
-    """Rows on which a cascade can be measured too, and their scores.
-
-    Raises:
-      DataError: If the table has no answers.
-    """
-    if table.answers is None:
-        raise DataError("has no answers, which --sequential reads", path=Source.of(arguments).name)
+    """Rows on which a cascade can be measured too, and their scores."""
     if not arguments.unseen:
         return table, scores
     unseen = cascade.usage(table).unseen()

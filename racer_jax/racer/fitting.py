@@ -16,6 +16,7 @@ from racer_jax.encoders.registry import named as named_encoder
 from racer_jax.orders.coverage_gain import discounts, static_order
 from racer_jax.orders.model_orders import ORDERS, PRICED, fit_order
 from racer_jax.orders.static_orders import Prices
+from racer_jax.racer.costs import known_mean_cost, mean_cost
 from racer_jax.racer.errors import OverlapError
 from racer_jax.racer.fingerprints import fingerprints, question_fingerprints
 from racer_jax.racer.processes import check_process
@@ -167,9 +168,7 @@ def prices_of(table: RoutingTable, nonconformity: str, cost_weight: float) -> Pr
             f"cost_weight is for an order of the models that can depend on costs, "
             f"{' or '.join(map(repr, PRICED))}, got it with nonconformity {nonconformity!r}"
         )
-    cost = mean_cost(table)
-    if cost is None:
-        raise ValueError("cost_weight needs the cost of every model in the table, got none of some")
+    cost = known_mean_cost(table)
     discounts(cost, cost_weight, len(cost))  # refuses what is no cost
     return Prices(cost, float(cost_weight))
 
@@ -267,16 +266,6 @@ def training_facts(
     questions = np.concatenate([questions, question_fingerprints(table)])
     facts = {"label_rule": label_rule(table), **table_facts(table)}
     return {"trained_on": np.unique(questions), **facts}
-
-
-def mean_cost(table: RoutingTable) -> np.ndarray | None:
-    """Mean dollars of an answer of each model, float64 `[m]`; None where one is not known.
-
-    Use this when costs are to be compared and a table may lack some.
-    """
-    if table.cost is None or not np.isfinite(table.cost).any(axis=0).all():
-        return None
-    return np.asarray(np.nanmean(table.cost, axis=0), np.float64)
 
 
 def matched(table: RoutingTable, models: Sequence[str]) -> RoutingTable:

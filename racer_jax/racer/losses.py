@@ -6,11 +6,12 @@ control, `racer_jax.core.loss_calibration`), in the place of the chance of a mis
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from racer_jax.racer.serialization import Arrays
+if TYPE_CHECKING:
+    from racer_jax.racer.serialization import Arrays
 
 LossName = Literal["grade", "shortfall"]
 LOSS_NAMES: tuple[str, ...] = get_args(LossName)
@@ -46,7 +47,7 @@ class CalibratedLoss:
                 "out of range"
             )
 
-    def to_arrays(self) -> Arrays:
+    def to_arrays(self) -> "Arrays":
         """The arrays by name; the name of the loss stands in the description.
 
         Use this when a calibration is saved.
@@ -67,6 +68,16 @@ class CalibratedLoss:
         return cls(name, arrays["loss.graded"], arrays.get("loss.tie"))
 
 
+def check_graded(name: str, graded: np.ndarray | None) -> None:
+    """Refuses a table without grades. Use this when a loss is one of graded answers.
+
+    Raises:
+      ValueError: If it has none.
+    """
+    if graded is None:
+        raise ValueError(f"loss {name!r} needs a table with graded scores; this one has none")
+
+
 def calibrated_loss(
     name: str, graded: np.ndarray | None, ties: np.ndarray | None
 ) -> CalibratedLoss:
@@ -79,6 +90,5 @@ def calibrated_loss(
     """
     if name not in LOSS_NAMES:
         raise ValueError(f"loss must be one of {LOSS_NAMES}, got {name!r}")
-    if graded is None:
-        raise ValueError(f"loss {name!r} needs a table with graded scores; this one has none")
+    check_graded(name, graded)
     return CalibratedLoss(name, np.asarray(graded, np.float32), ties)

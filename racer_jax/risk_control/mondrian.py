@@ -9,7 +9,6 @@ a threshold for each.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log, log1p
 from typing import Any, Literal, get_args
 
 import jax
@@ -21,12 +20,11 @@ from racer_jax.core.calibration import critical_scores
 from racer_jax.core.checks import on_device
 from racer_jax.core.nonconformity import TieBroken
 from racer_jax.core.padding import can_pad, placed_like
-from racer_jax.core.risk_levels import Level, exact_alpha
-from racer_jax.risk_control.bounds import smallest_calibration_size
+from racer_jax.core.risk_levels import Level
 from racer_jax.risk_control.group_scores import FALLBACKS as FALLBACKS
 from racer_jax.risk_control.group_scores import Fallback as Fallback
 from racer_jax.risk_control.group_scores import group_codes, group_scores
-from racer_jax.risk_control.high_probability import check_delta, high_probability_budget
+from racer_jax.risk_control.high_probability_budgets import smallest_size as smallest_size
 
 Unseen = Literal["error", "pooled", "all"]
 UNSEEN: tuple[str, ...] = get_args(Unseen)
@@ -128,36 +126,6 @@ class GroupedThreshold:
             else jnp.full_like(self.pooled.tie, 0xFFFFFFFF)
         )
         return TieBroken(per_query, jnp.append(tie, other_tie)[codes])
-
-
-def smallest_size(alpha: Level, delta: float | None = None) -> int:
-    """The smallest number of calibration queries with a finite threshold.
-
-    It is ceil(1 / alpha) - 1, and more with a delta.
-
-    Args:
-      alpha: Risk level in (0, 1).
-      delta: Chance of failure in (0, 1), for a promise with high probability: (1 - alpha)^n <=
-        delta is needed.
-
-    Returns:
-      The least number of calibration queries.
-
-    Raises:
-      TypeError: If an argument is not a number.
-      ValueError: If one is outside (0, 1).
-
-    Use this when deciding how many queries to label.
-
-    >>> smallest_size(0.1), smallest_size(0.1, 0.05)
-    (9, 29)
-    """
-    if delta is None:
-        return smallest_calibration_size(alpha)
-    size = max(1, ceil(log(check_delta(delta)) / log1p(-float(exact_alpha(alpha)))) - 1)
-    while high_probability_budget(alpha, size, delta) < 0:  # once or twice: rounding decides
-        size += 1
-    return size
 
 
 def _known_codes(groups: Sequence[str], names: tuple[str, ...], unseen: str) -> np.ndarray:

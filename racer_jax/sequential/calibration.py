@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.core.risk_levels import Level, level_name, miss_budget
-from racer_jax.risk_control.high_probability import high_probability_budget
-from racer_jax.risk_control.mondrian import GroupedThreshold, calibrate_by_group, smallest_size
+from racer_jax.core.risk_levels import Level, level_name
+from racer_jax.risk_control.mondrian import GroupedThreshold, calibrate_by_group
 from racer_jax.risk_control.stopping import Loss
+from racer_jax.sequential.stop_levels import check_level
 
 _TOP = 0xFFFFFFFF
 
@@ -54,34 +54,7 @@ class StopCalibration:
     date: str
 
     def __post_init__(self) -> None:
-        smallest = smallest_size(self.alpha, self.delta)
-        names = ("",) if self.groups is None else self.groups
-        surely = "" if self.delta is None else f" and delta = {self.delta:g}"
-        for place, name in enumerate(names):
-            value = self.value[self.code == place]
-            if len(value) < smallest:
-                who = f"group {name!r} has" if self.groups is not None else "there are"
-                raise ValueError(
-                    f"alpha = {self.alpha}{surely} takes at least {smallest} calibration rows, "
-                    f"{who} {len(value)}: with fewer no threshold is safe, and every model would "
-                    "be called until the vote is decided"
-                )
-            # `covers` alone, where the calls end with the model that is the reference.
-            lost, most = int((value == np.inf).sum()), self._budget(len(value))
-            if lost > most:
-                who = f" of group {name!r}" if self.groups is not None else ""
-                raise ValueError(
-                    f"no threshold keeps alpha = {self.alpha}{surely} on the loss {self.loss!r}: "
-                    f"of {len(value)} calibration rows{who} {lost} lose after the last call too, "
-                    f"and at most {most} may. Take a larger alpha, or fit with reference='vote', "
-                    "which may call every model"
-                )
-
-    def _budget(self, num: int) -> int:
-        """How many of `num` calibration rows may lose."""
-        if self.delta is None:
-            return int(miss_budget(self.alpha, num))
-        return int(high_probability_budget(self.alpha, num, self.delta))
+        check_level(self.alpha, self.delta, self.loss, self.value, self.code, self.groups)
 
     @cached_property
     def grouped(self) -> GroupedThreshold:

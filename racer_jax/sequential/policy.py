@@ -25,6 +25,12 @@ from racer_jax.risk_control.vote_path import (
 )
 from racer_jax.sequential.agreement import agreement_weights, agrees_with_vote
 from racer_jax.sequential.decided_order import decided_order
+from racer_jax.sequential.logged_tables import (
+    check_logged,
+    check_training,
+    is_unlabelled,
+    mean_filled,
+)
 from racer_jax.sequential.order_search import (
     LEVELS,
     Order,
@@ -123,12 +129,6 @@ def group_codes(names: Sequence[str] | None, groups: Sequence[str], num: int) ->
     return np.array([number.get(name, -1) for name in names], np.int32)
 
 
-def check_table(table: object) -> None:
-    """Refuses what is no table. Use this when a table comes from outside."""
-    if not isinstance(table, RoutingTable):
-        raise TypeError(f"table must be a RoutingTable, got {type(table).__name__}")
-
-
 def check_answers(table: RoutingTable) -> np.ndarray:
     """The answer codes `[n, m]` of a table of logged answers.
 
@@ -137,32 +137,8 @@ def check_answers(table: RoutingTable) -> np.ndarray:
     Raises:
       ValueError: If the table has no rows or no answers.
     """
-    check_table(table)
-    if table.answers is None:
-        raise ValueError(
-            "the table must hold the answer of every model: stopping early reads answers, and this "
-            "table has labels alone (answers is None)"
-        )
-    if not len(table):
-        raise ValueError("the table must hold at least one query, got none")
+    check_logged(table)
     return answer_codes(table.answers)
-
-
-def check_labels(table: RoutingTable) -> None:
-    """Refuses a table with labels that are missing. Use this when a loss needs labels."""
-    check_table(table)
-    if table.missing is not None:
-        row, model = np.argwhere(table.missing)[0]
-        raise ValueError(
-            "the table must hold every label: that of query "
-            f"{table.ids[row]!r} and model {table.models[model]!r} is missing; drop such queries "
-            "(table.complete()) or use the loss 'differs', which needs none"
-        )
-
-
-def is_unlabelled(table: RoutingTable) -> bool:
-    """Whether a table has no label at all. Use this when a step works with and without labels."""
-    return len(table) > 0 and table.missing is not None and bool(table.missing.all())
 
 
 def batch_ends(batches: Sequence[int] | None, num_calls: int) -> np.ndarray:
@@ -305,20 +281,13 @@ def fit_policy(
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
     if alpha is not None and not _is_zero(alpha):
         alpha = float(exact_alpha(alpha))
-    check_answers(table)
+    check_training(table, loss, reference, objective)
     label_free = loss == "differs" and is_unlabelled(table)
-    if not label_free:
-        check_labels(table)
-    elif reference == "best":
-        raise ValueError("reference 'best' needs labels, which say what model that is: got none")
     batch_ends(batches, len(table.models))
-    cost = _mean_filled(table.cost)
-    if objective == "dollars" and cost is None:
-        raise ValueError("objective 'dollars' needs the cost of every model's answers, got none")
     rng = generator(key)
     if len(table) > _MOST_ROWS:
         table = table.select(np.sort(rng.permutation(len(table))[:_MOST_ROWS]))
-        cost = _mean_filled(table.cost)
+    cost = mean_filled(table.cost)
     codes, correct = check_answers(table), np.asarray(table.correct)
     if not (codes != NO_ANSWER).any():
         raise ValueError("no model answered any training query: there is nothing to learn from")
@@ -387,16 +356,6 @@ def batch_last(ends: np.ndarray) -> np.ndarray:
     [1, 1, 2]
     """
     return np.flatnonzero(ends)[np.searchsorted(np.flatnonzero(ends), np.arange(len(ends)))]
-
-
-def _mean_filled(cost: np.ndarray | None) -> np.ndarray | None:
-    """Dollars `[n, m]` with a model's mean where its cost is not known.
-
-    None where a model has none.
-    """
-    if cost is None or np.isnan(cost).all(axis=0).any():
-        return None
-    return np.where(np.isnan(cost), np.nanmean(cost, axis=0), cost)
 
 
 def _reference_model(

@@ -23,12 +23,11 @@ from racer_jax.risk_control.stopping import (
     stop_losses,
 )
 from racer_jax.risk_control.vote_path import PathStates, path_states, stopping_scores
+from racer_jax.sequential.logged_tables import check_labels, check_table
 from racer_jax.sequential.policy import (
     Policy,
     batch_last,
     check_answers,
-    check_labels,
-    check_table,
     group_codes,
     leaders,
 )

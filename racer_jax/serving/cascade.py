@@ -30,6 +30,7 @@ from racer_jax.risk_control.stopping import LOSSES, Loss
 from racer_jax.sequential.calibration import StopCalibration
 from racer_jax.sequential.caller import Caller, CallState
 from racer_jax.sequential.evaluation import PathEvaluation, evaluate_paths
+from racer_jax.sequential.logged_tables import check_labels
 from racer_jax.sequential.normal_forms import NormalForm, normal_form
 from racer_jax.sequential.parts import (
     calibration_from,
@@ -39,7 +40,7 @@ from racer_jax.sequential.parts import (
     policy_parts,
     rules_in_one,
 )
-from racer_jax.sequential.policy import Policy, PolicyOptions, check_labels, fit_policy
+from racer_jax.sequential.policy import Policy, PolicyOptions, fit_policy
 from racer_jax.sequential.replay import Paths, replay
 from racer_jax.sequential.wording import promise
 

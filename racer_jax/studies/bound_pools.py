@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from racer_jax.core.nonconformity import NullMode
-from racer_jax.data import DataError, RoutingTable, load
+from racer_jax.data import RoutingTable, load
+from racer_jax.data.formats.score_matrix import ScoredTable
 from racer_jax.encoders import HashedNgrams
 from racer_jax.montecarlo.bound_check import ScoredPool
 from racer_jax.orders.model_orders import ORDERS, fit_order
@@ -30,8 +31,8 @@ from racer_jax.studies.corpora import (
     unseen_by_group,
     unseen_questions,
 )
-from racer_jax.studies.score_files import check_labelled, read_scores, read_with_labels
-from racer_jax.studies.scored_pools import matrix_pools
+from racer_jax.studies.score_files import read_scored
+from racer_jax.studies.scored_pools import pools_of_matrix
 
 # Share of the questions that teach router, order or policy where the data brings no such part.
 TRAIN_SHARE = 0.4
@@ -162,29 +163,25 @@ def scored_pools(scores: Path, table: RoutingTable | None) -> list[CheckedPool]:
 
     Use this when your router runs elsewhere and its scores are to be checked.
     """
-    kind = scores.suffix.lower()
-    if table is None:
-        check_labelled(scores)
-    if kind == ".npz" and table is None:
-        return [CheckedPool(pool, {}, None) for pool in matrix_pools(scores)]
-    if kind not in (".npz", ".npy", ".csv"):
-        raise DataError("must be an .npz, .npy or .csv file of scores", path=scores)
-    if table is None:
-        table, values = read_with_labels(scores)
-    else:
-        table = table.complete()
-        values = read_scores(scores, table)
-    if values.shape != table.correct.shape:
-        raise DataError(
-            f"must hold scores {list(table.correct.shape)}, a row for each query of the table and "
-            f"a column for each model, got {list(values.shape)}",
-            path=scores,
-        )
-    if (bad := ~((values >= 0) & (values <= 1))).any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise DataError(
-            f"must hold scores in [0, 1], got {values[row, column]:g}", path=scores, row=row + 1
-        )
+    return pools_of_scores(read_scored(scores, table), scores, with_table=table is not None)
+
+
+def pools_of_scores(read: ScoredTable, scores: Path, *, with_table: bool) -> list[CheckedPool]:
+    """The pools of scores that `read_scored` has read.
+
+    Use this when the file was read before.
+
+    Args:
+      read: The queries and their scores.
+      scores: The file.
+      with_table: Whether the labels are of a table, and not of the file.
+
+    Returns:
+      One pool for each group.
+    """
+    if scores.suffix.lower() == ".npz" and not with_table:
+        return [CheckedPool(pool, {}, None) for pool in pools_of_matrix(read, scores.stem)]
+    table, values = read
     place = {name: i for i, name in enumerate(table.ids)}
     group = np.array(table.group if table.group is not None else [scores.stem] * len(table))
     pools = []

@@ -1,7 +1,5 @@
 """Pools of every kind that a check of the bounds takes; light, so that a command starts at once."""
 
-import importlib
-import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -11,6 +9,7 @@ import numpy as np
 
 from racer_jax.core.nonconformity import NONCONFORMITIES, register_nonconformity
 from racer_jax.montecarlo.bound_check import ScoredPool
+from racer_jax.studies.own_scores import own_function
 
 if TYPE_CHECKING:
     from racer_jax.montecarlo.step_functions import Pool
@@ -104,15 +103,10 @@ def own_name(name: str) -> str:
     Raises:
       ValueError: If it cannot be imported, or is no nonconformity.
     """
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    function = own_function(name)
+    if function is None:
         return name
-    if (folder := os.getcwd()) not in sys.path:
-        sys.path.append(folder)  # as of `python -m`; what is installed comes first
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"nonconformity {name!r} cannot be imported: {error}") from None
+    attribute = name.partition(":")[2]
     if NONCONFORMITIES.get(attribute) is not function:
         register_nonconformity(attribute, function)
     return attribute

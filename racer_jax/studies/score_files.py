@@ -9,6 +9,7 @@ import numpy as np
 from racer_jax.data.errors import DataError
 from racer_jax.data.formats._npz import open_npz
 from racer_jax.data.formats._source import opened
+from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
 from racer_jax.data.loading import load
 from racer_jax.data.table import RoutingTable
 
@@ -48,11 +49,46 @@ def _no_labels(path: Path, instead: str) -> DataError:
     return DataError(f"{problem}, or {instead}", path=path)
 
 
-def read_with_labels(path: Path) -> tuple[RoutingTable, np.ndarray]:
-    """The table and the scores of a file that holds both.
+def read_scored(path: Path, table: RoutingTable | None) -> ScoredTable:
+    """Queries with their labels, and the scores of a file.
 
-    Use this when `check_labelled` found labels in it.
+    Use this when a router runs elsewhere and its scores are read; `scored_pools` says from what.
+
+    Args:
+      path: The file of scores.
+      table: The queries and their labels; None where the file has them.
+
+    Raises:
+      DataError: If a file is not what it should be, or the two do not fit.
     """
+    kind = path.suffix.lower()
+    if table is None:
+        check_labelled(path)
+    if kind == ".npz" and table is None:
+        return read_score_matrix(path)
+    if kind not in (".npz", ".npy", ".csv"):
+        raise DataError("must be an .npz, .npy or .csv file of scores", path=path)
+    if table is None:
+        table, values = _read_with_labels(path)
+    else:
+        table = table.complete()
+        values = _score_csv(path, table) if kind == ".csv" else _array(path)
+    if values.shape != table.correct.shape:
+        raise DataError(
+            f"must hold scores {list(table.correct.shape)}, a row for each query of the table and "
+            f"a column for each model, got {list(values.shape)}",
+            path=path,
+        )
+    if (bad := ~((values >= 0) & (values <= 1))).any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise DataError(
+            f"must hold scores in [0, 1], got {values[row, column]:g}", path=path, row=row + 1
+        )
+    return ScoredTable(table, values)
+
+
+def _read_with_labels(path: Path) -> tuple[RoutingTable, np.ndarray]:
+    """The table and the scores of a file in which `check_labelled` found labels."""
     if path.suffix.lower() == ".csv":
         table = load(path).complete()
         if table.graded is None:
@@ -69,16 +105,6 @@ def read_with_labels(path: Path) -> tuple[RoutingTable, np.ndarray]:
         correct=both[1].astype(bool),
     )
     return table, both[0]
-
-
-def read_scores(path: Path, table: RoutingTable) -> np.ndarray:
-    """The scores of a file, in the order of a table's queries and models.
-
-    Use this when the labels are in a table of their own.
-    """
-    if path.suffix.lower() == ".csv":
-        return _score_csv(path, table)
-    return _array(path)
 
 
 def _array(path: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
+from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
 from racer_jax.data.synthetic import simulated_pool
 from racer_jax.montecarlo.bound_check import ScoredPool
 
@@ -96,10 +97,23 @@ def matrix_pools(path: Path) -> list[ScoredPool]:
       DataError: If the file is not such an archive, or its arrays do not fit or hold what they
         should not.
     """
-    from racer_jax.data.formats.score_matrix import read_score_matrix
+    return pools_of_matrix(read_score_matrix(path), path.stem)
 
-    table, scores = read_score_matrix(path)
-    group = np.array(table.group if table.group is not None else [path.stem] * len(table))
+
+def pools_of_matrix(read: ScoredTable, name_of_all: str) -> list[ScoredPool]:
+    """The pools of a score matrix that is read.
+
+    Use this when the file of `matrix_pools` was read before.
+
+    Args:
+      read: The matrix.
+      name_of_all: The name of the pool where there are no groups.
+
+    Returns:
+      One pool for each group, or a single one.
+    """
+    table, scores = read
+    group = np.array(table.group if table.group is not None else [name_of_all] * len(table))
     _, first = np.unique(table.question_ids, return_index=True)
     is_first = np.isin(np.arange(len(table)), first)
     pools = []

@@ -68,6 +68,14 @@ train t.csv -o new.racer --seed 1e3                           | must be a whole 
 train t.csv -o ''                                             | got an empty one
 train t.csv -o t.csv/x                                        | must be a folder to write to, got a file
 train t.csv -o new.racer --label-rule best                    | label rule must be 'score > X'
+train t.csv -o new.racer --nonconformity J --cost-weight 1    | needs the cost of every model
+train broken.csv -o new.racer                                 | must have the columns query, model and correct
+train garbled.csv -o new.racer                                | row 2 (line 3), field 'large': must be 0/1
+train t.csv -o new.racer --group nobody                       | the table has no groups, got 'nobody'
+train groups.csv -o new.racer --group nobody                  | must be one of mmlu, gsm8k, got 'nobody'
+train t.csv -o new.racer --columns correct=nobody             | nobody
+train t.csv -o new.racer --metric acc                         | leave out --metric
+train t.csv -o new.racer --models nobody                      | field 'nobody': must be a column
 calibrate absent.racer t.csv --alpha 0.1                      | absent.racer: folder not found
 calibrate my.racer absent.csv --alpha 0.1                     | absent.csv: file not found
 calibrate my.racer t.csv                                      | needs --alpha
@@ -97,6 +105,16 @@ calibrate new.racer t.csv --from-scores --alpha 0.1           | must be a score 
 calibrate new.racer --from-scores --alpha 0.1                 | needs a score matrix
 calibrate new.racer absent.npz --from-scores --alpha 0.1      | absent.npz: file not found
 calibrate new.racer alone.npz --from-scores --alpha 0.1       | field 'correct': must be in the file
+calibrate my.racer broken.csv --alpha 0.1                     | must have the columns query, model and correct
+calibrate my.racer garbled.csv --alpha 0.1                    | row 2 (line 3), field 'large': must be 0/1
+calibrate my.racer t.csv --alpha 0.1                          | the table has no model 'small', 'medium', 'large'
+calibrate my.racer t.csv --alpha 0.1 --without small          | the table has no model 'medium', 'large'
+calibrate my.racer pool.csv --alpha 0.1 --loss grade          | needs a table with graded scores
+calibrate my.racer pool.csv --alpha 0.1 --group nobody        | the table has no groups, got 'nobody'
+calibrate new.racer scores.npz --from-scores --alpha 0.1 --group nobody | the table has no groups, got 'nobody'
+calibrate new.racer scores.npz --from-scores --alpha 0.1 --models a | --models must name all models
+extend my.racer garbled.csv                                   | row 2 (line 3), field 'large': must be 0/1
+extend my.racer t.csv --metric acc                            | leave out --metric
 extend absent.racer t.csv                                     | absent.racer: folder not found
 extend my.racer absent.csv                                    | absent.csv: file not found
 extend my.racer t.csv -o full                                 | got a folder with other files
@@ -124,6 +142,12 @@ evaluate my.racer t.csv --alphas nonsense                     | --alphas must be
 evaluate my.racer t.csv --output x.txt                        | --output must end in .json
 evaluate plain.racer t.csv                                    | calibrate it first
 evaluate my.racer t.csv --models nobody                       | --models must name all models of the artefact
+evaluate my.racer garbled.csv                                 | row 2 (line 3), field 'large': must be 0/1
+evaluate my.racer t.csv                                       | the table has no model 'small'
+evaluate my.racer pool.csv --group nobody                     | the table has no groups, got 'nobody'
+report my.racer --data garbled.csv                            | row 2 (line 3), field 'large': must be 0/1
+report my.racer --data pool.csv --sequential my.cascade       | has no answers, which --sequential reads
+report my.racer --data pool.csv --group nobody                | the table has no groups, got 'nobody'
 report my.racer --data absent.csv                             | absent.csv: file not found
 report my.racer --data t.csv --output x.pdf                   | --output must end in .html
 report my.racer --data t.csv --title ""                       | --title must not be empty
@@ -140,6 +164,15 @@ cascade train t.csv -o new.cascade --alpha nan                | --alpha must be 
 cascade train t.csv -o new.cascade --seed 99999999999999999999 | must be a whole number
 cascade train t.csv -o new.cascade --form nonsense            | 'nonsense' is not known
 cascade train t.csv -o my.racer                               | which would be lost
+cascade train garbled.csv -o new.cascade                      | row 2 (line 3), field 'large': must be 0/1
+cascade train t.csv -o new.cascade                            | must hold the answer of every model
+cascade train answers.csv -o new.cascade --objective dollars  | needs the cost of every model's answers
+cascade train answers.csv -o new.cascade --group nobody       | the table has no groups, got 'nobody'
+cascade calibrate my.cascade garbled.csv --alpha 0.1          | row 2 (line 3), field 'large': must be 0/1
+cascade calibrate my.cascade pool.csv --alpha 0.1             | must hold the answer of every model
+cascade calibrate my.cascade answers.csv --alpha 0.01         | takes at least 99 calibration rows, there are 1
+cascade calibrate my.cascade answers.csv --alpha 0.1 --delta 0.01 | and delta = 0.01 takes at least 44 calibration rows
+cascade calibrate stops.cascade --alpha 0.01                  | takes at least 99 calibration rows, there are 9
 cascade calibrate absent.cascade t.csv --alpha 0.1            | absent.cascade: folder not found
 cascade calibrate my.cascade t.csv --alpha 2                  | --alpha must be a number between 0 and 1
 cascade calibrate my.cascade --alpha 0.1                      | has no calibration to change alpha of
@@ -151,6 +184,11 @@ cascade evaluate my.cascade t.csv --alphas 3                  | must be a number
 cascade evaluate my.racer t.csv                               | not of a Cascade
 cascade evaluate my.cascade t.csv --models nobody             | --models must name all models of the artefact
 cascade evaluate my.cascade t.csv --alphas 0.1                | racer-jax cascade calibrate my.cascade TABLE
+cascade evaluate my.cascade garbled.csv                       | row 2 (line 3), field 'large': must be 0/1
+cascade evaluate my.cascade pool.csv                          | must hold the answer of every model
+cascade evaluate stops.cascade answers.csv --alphas 0.2,0.01  | takes at least 99 calibration rows, there are 9
+cascade report stops.cascade --data answers.csv --alphas 0.01 | takes at least 99 calibration rows, there are 9
+cascade report my.cascade --data garbled.csv                  | row 2 (line 3), field 'large': must be 0/1
 cascade report my.cascade --data absent.csv                   | absent.csv: file not found
 cascade report my.cascade --data t.csv --output x.pdf         | --output must end in .html
 cascade report my.cascade --data t.csv --models nobody        | --models must name all models of the artefact
@@ -160,6 +198,7 @@ cascade route my.cascade x                                    | answered in line
 cascade route my.cascade --input absent.jsonl                 | absent.jsonl: file not found
 cascade route my.cascade --alpha 3                            | --alpha must be a number between 0 and 1
 cascade route my.cascade --alpha 0.1                          | racer-jax cascade calibrate my.cascade TABLE
+cascade route stops.cascade --alpha 0.01                      | takes at least 99 calibration rows, there are 9
 train t.csv -o new.cascade --sequential --batches 0           | --batches must be sizes of at least 1
 bound-check                                                   | name an ARTEFACT and a TABLE
 bound-check my.racer                                          | name an ARTEFACT and a TABLE
@@ -174,6 +213,13 @@ bound-check my.racer t.csv --calibration nan                  | --calibration mu
 bound-check my.racer t.csv --seed -4294967296                 | must be a whole number
 bound-check my.racer t.csv --calibration 2                    | --calibration must be a share
 bound-check my.racer t.csv --loss grade                       | --loss is for --scores and --table
+bound-check my.racer garbled.csv                              | row 2 (line 3), field 'large': must be 0/1
+bound-check my.racer pool.csv --group nobody                  | the table has no groups, got 'nobody'
+bound-check --table garbled.csv                               | row 2 (line 3), field 'large': must be 0/1
+bound-check --scores scores.npz t.csv                         | must hold scores [1, 2]
+bound-check --scores alone.csv t.csv                          | must have a row for each query, none for 'x'
+bound-check --scores scores.npz --nonconformity nobody:score  | 'nobody:score' cannot be imported
+bound-check --scores scores.npz --nonconformity own:nobody    | 'own:nobody' cannot be imported
 bound-check --scores absent.npz                               | absent.npz: file not found
 bound-check --scores alone.npz                                | holds scores alone: name the table
 bound-check --scores alone.npy                                | holds scores alone: name the table
@@ -207,6 +253,7 @@ monitor --decisions lines.jsonl --labels absent.csv           | absent.csv: file
 monitor --decisions lines.jsonl --labels t.csv --resume       | leave out --input and --resume
 monitor state.json --input lines.jsonl --alpha 0.1 --wait -1  | --wait must be seconds
 monitor state.json --input lines.jsonl --alpha 0.1 --label-rule any | give --labels
+monitor --decisions lines.jsonl --labels garbled.csv          | row 2 (line 3), field 'large': must be 0/1
 monitor s3://bucket/state.json --input lines.jsonl --alpha 0.1 | is an address
 serve                                                         | give one of CONFIG
 serve absent.toml                                             | absent.toml: cannot be read
@@ -248,17 +295,28 @@ def ended(tmp_path_factory):
     description, arrays = artefacts.read(calibrated)
     plain = {name: value for name, value in description.items() if name != "checksum"}
     artefacts.write(folder / "plain.racer", {**plain, "calibration": None}, arrays)
-    artefacts.write(
-        folder / "my.cascade", {**plain, "kind": "cascade", "calibration": None}, arrays
-    )
+    # What a command looks at before it loads the cascade, and no more.
+    rows = {"calibration.value": np.zeros(9, np.float32), "calibration.code": np.zeros(9, np.int32)}
+    stop = {"alpha": "0.1", "loss": "regret", "delta": None, "groups": None}
+    stops = {**plain, "kind": "cascade", "policy": {"loss": "regret"}}
+    artefacts.write(folder / "my.cascade", {**stops, "calibration": None}, arrays)
+    artefacts.write(folder / "stops.cascade", {**stops, "calibration": stop}, rows)
     (folder / "full").mkdir()
     (folder / "full" / "notes.txt").touch()
     (folder / "t.csv").write_text("query,a,b\nx,1,0\n")
     (folder / "lines.jsonl").write_text('{"missed": 0}\n')
     (folder / "odd.toml").write_text("x = 1\n")
     (folder / "broken.csv").write_text("one,two\n1,2\n")
+    pool = "small,medium,large"
+    (folder / "garbled.csv").write_text(f"query,{pool}\nx,1,0,1\ny,1,0,many\n")
+    (folder / "pool.csv").write_text(f"query,{pool}\nx,1,0,1\n")
+    (folder / "groups.csv").write_text("query,a,b,group\nx,1,0,mmlu\ny,1,1,gsm8k\n")
+    long = "".join(f"x,{name},1,A\n" for name in pool.split(","))
+    (folder / "answers.csv").write_text(f"query,model,correct,answer\n{long}")
+    (folder / "own.py").write_text("def score(scores): return scores\n")
     scores = np.full((2, 2), 0.5)
     np.savez(folder / "alone.npz", scores=scores)
+    np.savez(folder / "scores.npz", scores=scores, correct=np.eye(2, dtype=int))
     np.save(folder / "alone.npy", scores)
     (folder / "alone.csv").write_text("id,a,b\n1,0.5,0.25\n")
     done = subprocess.run(

@@ -34,7 +34,7 @@ def test_the_fits_of_a_cascade_run_so(fit, monkeypatch):
         seen.append(blas_threads())
         raise Stop
 
-    monkeypatch.setattr(policy, "check_answers", look)
+    monkeypatch.setattr(policy, "check_training", look)
     monkeypatch.setattr(weights, "starting_weights", look)
     codes = np.zeros((4, 2), int)
     with threadpool_limits(2, "blas"), pytest.raises(Stop):

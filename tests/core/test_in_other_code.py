@@ -5,7 +5,6 @@ Transforms, guards and debug modes, and few compilations.
 
 import subprocess
 import sys
-from os import environ
 
 import chex
 import jax
@@ -19,6 +18,7 @@ import racer_jax as racer
 from racer_jax.core import aggregation, calibration, padding
 from racer_jax.core.calibration import calibrate, critical_scores, threshold_at_budget
 from racer_jax.core.nonconformity import TieBroken
+from tests.devices import devices
 
 pytestmark = pytest.mark.long
 
@@ -199,12 +199,11 @@ def over_two_devices():
 
 
 def test_shard_map_with_its_defaults():
-    flags = "--xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", SHARDED],
         capture_output=True,
         text=True,
         check=False,
-        env={**environ, "XLA_FLAGS": flags},
+        env=devices(2),
     )
     assert done.stdout == "equal\n", done.stderr[-2000:]

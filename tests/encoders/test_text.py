@@ -17,6 +17,7 @@ from racer_jax.encoders import Encoder
 from racer_jax.encoders.batching import bucket_batches
 from racer_jax.encoders.checkpoint import load_model
 from racer_jax.encoders.text import TextEncoder, pool
+from tests.devices import devices
 
 pytestmark = pytest.mark.long
 
@@ -185,8 +186,7 @@ encoder = TextEncoder.from_pretrained({str(tiny_bert)!r}, mesh=data_mesh(), batc
 assert encoder.mesh.size == 4
 assert np.abs(encoder.encode(texts) - one).max() < 1e-5
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
+    subprocess.run([sys.executable, "-c", code], check=True, env=devices(4))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The exact laws against enumeration of every split, one query at a time."""
 
 import itertools
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -22,25 +23,26 @@ def enumerated(nonconformity, tie, correct, num, budget):
         for i in range(total)
     ]
     critical = [min(keys[i][m] for m in range(num_models + 1) if truth[i, m]) for i in range(total)]
+
+    @cache  # many splits have one threshold
+    def measured(i, threshold):
+        inside = [
+            (keys[i][m] <= threshold or e == -np.inf) and e < np.inf
+            for m, e in enumerate(nonconformity[i])
+        ]
+        called = np.array(inside[:-1])
+        return [
+            not (truth[i] & np.array(inside)).any(),
+            called.sum(),
+            not called.any(),
+            correct[i].any() and not (correct[i] & called).any(),
+        ]
+
     for split in itertools.combinations(range(total), num):
         ordered = sorted(critical[i] for i in split)
         threshold = (np.inf, 2**32) if budget < 0 else ordered[num - budget - 1]
-        measured = []
-        for i in set(range(total)) - set(split):
-            inside = [
-                (keys[i][m] <= threshold or e == -np.inf) and e < np.inf
-                for m, e in enumerate(nonconformity[i])
-            ]
-            called = np.array(inside[:-1])
-            measured.append(
-                [
-                    not (truth[i] & np.array(inside)).any(),
-                    called.sum(),
-                    not called.any(),
-                    correct[i].any() and not (correct[i] & called).any(),
-                ]
-            )
-        yield np.mean(np.array(measured, float), axis=0)
+        rest = [measured(i, threshold) for i in set(range(total)) - set(split)]
+        yield np.mean(np.array(rest, float), axis=0)
 
 
 @pytest.mark.long

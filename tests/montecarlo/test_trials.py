@@ -1,7 +1,6 @@
 """Trials against the package's own calibration and sets, on the splits that they drew."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.replay import split_masks, split_parts
 from racer_jax.montecarlo.step_functions import METRICS, pool_steps
 from racer_jax.montecarlo.trials import split_trials, stream_trials
+from tests.devices import devices
 
 ALPHAS = [0.01, 0.1, 0.3, 0.5, 0.9]
 REPLAYED = [*ALPHAS, 0.04]  # 0.04 of 30 is one: no miss is allowed
@@ -295,14 +295,12 @@ print(json.dumps({
 """
 
 
-def start(process, num, devices, port):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+def start(process, num, num_devices, port):
     command = [sys.executable, "-c", PROGRAM, str(process), str(num), str(port)]
     root = Path(trials.__file__).parents[1]
     return subprocess.Popen(
         command,
-        env=environment,
+        env=devices(num_devices),
         cwd=root,
         text=True,
         stdout=subprocess.PIPE,

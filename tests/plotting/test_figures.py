@@ -132,10 +132,11 @@ def figures(width):
 @pytest.mark.long
 @pytest.mark.parametrize("width", [None, *WIDTHS.values(), 5.0])
 def test_nothing_collides_or_runs_out_of_the_figure(width):
-    problems = {name: unreadable(figure) for name, figure in figures(width).items()}
+    drawn = figures(width)
+    problems = {name: unreadable(figure) for name, figure in drawn.items()}
     assert {name: found for name, found in problems.items() if found} == {}
     if width is not None:
-        assert all(figure.get_figwidth() == width for figure in figures(width).values())
+        assert all(figure.get_figwidth() == width for figure in drawn.values())
 
 
 def test_lines_and_bands_that_are_no_data_are_in_the_legend():

@@ -17,7 +17,7 @@ from scipy import stats
 
 import racer_jax as racer
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.risk_control import high_probability
+from racer_jax.risk_control import high_probability_budgets
 from racer_jax.risk_control.covariate_shift import calibrate_weighted, estimate_density_ratio
 from racer_jax.risk_control.high_probability import (
     calibrate_with_probability,
@@ -77,7 +77,7 @@ def test_a_delta_that_is_met_exactly_is_met(alpha, n, delta, budget):
 
 
 def test_where_rationals_would_take_long_a_doubt_is_resolved_to_the_safe_side(monkeypatch):
-    monkeypatch.setattr(high_probability, "_MOST_EXACT", 2)
+    monkeypatch.setattr(high_probability_budgets, "_MOST_EXACT", 2)
     assert high_probability_budget(0.5, 3, 0.125) == -1
     assert high_probability_budget(0.5, 3, 0.1250001) == 0
 

@@ -3,7 +3,6 @@
 Learns, equals torch's step, resumes, spreads over devices.
 """
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from racer_jax.routers.finetune import FinetuneConfig, FinetuneData, finetune
 from racer_jax.routers.report import routing_accuracy
 from racer_jax.routers.routerdc import RouterDCConfig
 from racer_jax.routers.training import OptimizerConfig
+from tests.devices import devices
 
 SIZES = {
     "vocab_size": 30,
@@ -111,8 +111,7 @@ config = replace(CONFIG, dropout=False, router=replace(CONFIG.router, steps_per_
 _, router, result = run(config=config, mesh=data_mesh())
 np.savez({str(tmp_path / "out.npz")!r}, losses=result.losses, models=router.models[...])
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
+    subprocess.run([sys.executable, "-c", code], check=True, env=devices(4))
     _, router, result = run(config=config)
     out = np.load(tmp_path / "out.npz")
     np.testing.assert_allclose(out["losses"], result.losses, atol=1e-5)

@@ -1,6 +1,5 @@
 """MLPR: learns, is deterministic, stops early, vmaps over seeds, names its failures."""
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +14,7 @@ from racer_jax.routers import Router, mlp, registry
 from racer_jax.routers.mlp import MLPR, MLPConfig, _fit, _new, _start, fit_mlp, fit_mlps
 from racer_jax.routers.report import TrainingDivergedError, routing_accuracy
 from racer_jax.routers.training import OptimizerConfig
+from tests.devices import devices
 
 pytestmark = pytest.mark.long
 
@@ -118,8 +118,7 @@ problem = np.load({str(tmp_path / "problem.npz")!r})
 routers, _ = fit_mlps(jax.random.split(jax.random.key(2), 5), problem["x"], problem["correct"], CONFIG)
 np.save({str(tmp_path / "out.npy")!r}, np.stack([router(problem["x"]) for router in routers]))
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
+    subprocess.run([sys.executable, "-c", code], check=True, env=devices(4))
     routers, _ = fit_mlps(jax.random.split(jax.random.key(2), 5), *problem, CONFIG)
     expected = np.stack([router(problem[0]) for router in routers])
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-4)

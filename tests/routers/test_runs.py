@@ -1,6 +1,5 @@
 """Long runs: checkpoints that resume bit for bit after a kill, streams, several devices, divergence."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from racer_jax.routers.report import TrainingDivergedError
 from racer_jax.routers.runs import Resident, Rounds, Streamed, train
+from tests.devices import devices
 
 pytestmark = pytest.mark.long
 
@@ -176,8 +176,7 @@ assert jax.local_device_count() == 4
 result = run(mesh=data_mesh())
 np.savez({str(tmp_path / "out.npz")!r}, losses=result.losses, **result.params)
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | flags)
+    subprocess.run([sys.executable, "-c", code], check=True, env=devices(4))
     out = np.load(tmp_path / "out.npz")
     for name in ("w", "b"):
         np.testing.assert_allclose(out[name], plain.params[name], atol=1e-5)
