@@ -109,8 +109,8 @@ def usage_from(raw: bytes) -> Usage | None:
         usage = _usage.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _sensible_usage(raw)
-    told = usage.prompt_tokens or usage.completion_tokens or usage.cost is not None
-    return usage if told else None
+    says_any = usage.prompt_tokens or usage.completion_tokens or usage.cost is not None
+    return usage if says_any else None
 
 
 def _sensible_usage(raw: bytes) -> Usage | None:
