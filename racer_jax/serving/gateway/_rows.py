@@ -219,8 +219,8 @@ def kept_of(row: Sequence[Any]) -> tuple[Kept, set[str], set[str]]:
     Raises:
       UnreadableError: If the row is none.
     """
-    kept = _converted(row, Kept)
-    return kept, set(models_of(kept.decided)), set(models_of(kept.pool))
+    question = _converted(row, Kept)
+    return question, set(models_of(question.decided)), set(models_of(question.pool))
 
 
 def rated_of(row: Sequence[Any]) -> tuple[Rated, Said]:

@@ -130,20 +130,20 @@ class Upstream:
             first, second = self._places[:2]
             if hedge is None or place is not first:
                 return await once(place)
-            made: list[str] = []
+            second_calls: list[str] = []
 
             def again() -> Coroutine[Any, Any, Reply]:
-                made.append(self.name)
+                second_calls.append(self.name)
                 return once(second)
 
             try:
                 reply: Reply = await hedge.first_of(lambda: once(first), again)
             except Exception:
-                made.clear()  # calls that bring no answer do not count
+                second_calls.clear()  # calls that bring no answer do not count
                 raise
             finally:
                 if begun is not None:
-                    begun.extend(made)
+                    begun.extend(second_calls)
             return reply
 
         hedge = self._hedge
