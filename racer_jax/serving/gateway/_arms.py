@@ -224,7 +224,8 @@ def compare(
 
     Raises:
       DataError: If it is no state, holds no decision of a route that an experiment drew, or holds
-        those of several experiments and none is named.
+        those of several experiments and none is named, or if when the key of the draws was changed
+        cannot be read.
       ValueError: If both routes are the same, or the level is not between 0 and 1.
     """
     if first == second:
@@ -233,7 +234,12 @@ def compare(
         raise ValueError(f"level must be between 0 and 1, got {level}")
     with reading(state) as connection:
         name = _experiment(connection, state, (first, second), experiment)
-        change = change_of(connection)
+        try:
+            change = change_of(connection)
+        except UnreadableError as error:
+            raise DataError(
+                f"does not say which decisions one key drew: {error}", path=shown(str(state))
+            ) from None
         after = 0 if change is None else change.seq
         labels, unreadable = _labels(connection, name, (first, second), users, after)
         arms = (

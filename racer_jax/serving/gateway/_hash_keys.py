@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from racer_jax.serving.gateway._databases import Connection
+from racer_jax.serving.gateway._rows import UnreadableError
 from racer_jax.serving.gateway._since import shown_time
 
 _LOG = logging.getLogger("racer_jax.serving.gateway")
@@ -72,19 +73,30 @@ def notice_of(connection: Connection, key: bytes) -> str | None:
             "another gateway uses this state with another audit.hash_key: monitors and experiments "
             "count on one, so give all replicas the same"
         )
-    change = change_of(connection)
+    try:
+        change = change_of(connection)
+    except UnreadableError as error:
+        return f"'racer-jax compare' cannot tell which decisions to count: {error}"
     return None if change is None else words_of(change)
 
 
 def change_of(connection: Connection) -> Change | None:
-    """The last change of the key; None where there was none."""
+    """The last change of the key; None where there was none.
+
+    Raises:
+      UnreadableError: If there was one, and when cannot be read.
+    """
     value = _value(connection, _CHANGE)
     if value is None:
         return None
     try:
         return msgspec.json.decode(value, type=Change)
     except (msgspec.MsgspecError, ValueError):
-        return None
+        raise UnreadableError(
+            f"when audit.hash_key was changed cannot be read (the row {_CHANGE!r} of the table "
+            "meta: the number of the last decision by the key before, and seconds since 1970, such "
+            "as [120,1790000000.0])"
+        ) from None
 
 
 def words_of(change: Change) -> str:

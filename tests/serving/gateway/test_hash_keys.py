@@ -120,6 +120,24 @@ def test_a_replica_with_another_key_is_named(begin, caplog):
     assert warning in caplog.text
 
 
+def test_a_change_that_cannot_be_read_is_no_reason_to_count_all(begin, capsys):
+    made = begin("the first key of all draws")
+    path = made.gateway.settings.state.path
+    for i in range(4):
+        made.chat(f"large question {i}", model="racer/trial", user=f"user {i}")
+    settled(made)
+    made.gateway.store.ask(lambda connection: taken_up(connection, "another key")).result()
+    made.run(made.gateway.stop())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("update meta set value = '[9' where name = 'change of hash_key'")
+        connection.commit()
+    again = begin("another key")
+    (warning,) = again.admin("GET", "/status").json["warnings"]
+    assert "'change of hash_key'" in warning
+    assert main(["compare", path, "my", "new"]) == 1
+    assert "does not say which decisions one key drew" in capsys.readouterr().err
+
+
 def test_the_mark_of_a_key_does_not_show_it(tmp_path):
     path = str(tmp_path / "gateway.db")
     with contextlib.closing(opened(path)) as connection:

@@ -189,7 +189,6 @@ def test_what_users_say_feeds_no_monitor(audited):
 def test_a_question_counts_as_often_as_it_comes_and_a_request_once(audited):
     """Two labels of a request, by different labellers, are one; two requests are two."""
 
-
     def num_labels():
         return audited.admin("GET", "/status").json["routes"]["my"]["monitors"]["labels"]["num"]
 
