@@ -323,9 +323,7 @@ class Source:
 
         Raises:
           DataError: If the tables lack one of them; it says how to do without.
-          ValueError: If `--models` names others.
         """
-        self.check_models(models)
         try:
             table = self._loaded(models=list(models))
         except DataError as error:
@@ -401,9 +399,7 @@ class Source:
 
         Raises:
           DataError: As of `scored`, or if it lacks one of the models.
-          ValueError: If `--models` names others.
         """
-        self.check_models(models)
         read = self.scored()
         table = self.checked_pool(read.table, models)
         columns = [read.table.models.index(name) for name in models]

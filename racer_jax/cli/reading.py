@@ -92,6 +92,7 @@ def read_of_racer(
     models = [name for name in description["models"] if name not in without]
 
     def read(source: Source) -> RoutingTable | ScoredTable:
+        source.check_models(models)
         if description.get("router") is None:
             return source.scored_of(models)
         return source.table_of(models).complete()
@@ -124,6 +125,7 @@ def read_of_cascade(
 
     def read(source: Source) -> RoutingTable:
         source = replace(source, of_racer=False)
+        source.check_models(description["models"])
         return labelled_rows(source.table_of(description["models"]), name)
 
     table = read_with(arguments, read, purpose)

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     from racer_jax.risk_control.high_probability import (
         calibrate_uniform,
         calibrate_with_probability,
-        high_probability_budget,
         uniform_budget,
+    )
+    from racer_jax.risk_control.high_probability_budgets import (
+        high_probability_budget,
+        smallest_size,
     )
     from racer_jax.risk_control.loss_guarantees import (
         GroupedLossThreshold,
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
         GroupedThreshold,
         calibrate_by_group,
         calibrate_table,
-        smallest_size,
     )
     from racer_jax.risk_control.selective import Selective, calibrate_selective
     from racer_jax.risk_control.stopping import (
@@ -101,16 +103,16 @@ _HOMES = {
     "high_probability": (
         "calibrate_uniform",
         "calibrate_with_probability",
-        "high_probability_budget",
         "uniform_budget",
     ),
+    "high_probability_budgets": ("high_probability_budget", "smallest_size"),
     "loss_guarantees": (
         "GroupedLossThreshold",
         "calibrate_loss_by_group",
         "calibrate_loss_with_probability",
         "loss_bounds",
     ),
-    "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table", "smallest_size"),
+    "mondrian": ("GroupedThreshold", "calibrate_by_group", "calibrate_table"),
     "selective": ("Selective", "calibrate_selective"),
     "stopping": (
         "Stops",

@@ -3,15 +3,20 @@
 Simulated, from benchmark files, or from a saved matrix.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from racer_jax.data.errors import DataError
-from racer_jax.data.formats.score_matrix import ScoredTable, read_score_matrix
 from racer_jax.data.synthetic import simulated_pool
 from racer_jax.montecarlo.bound_check import ScoredPool
+
+if TYPE_CHECKING:  # simulated pools need no reader of files
+    from racer_jax.data.formats.score_matrix import ScoredTable
 
 
 def simulated_pools(key: jax.Array, quality: str = "fair") -> list[ScoredPool]:
@@ -97,6 +102,8 @@ def matrix_pools(path: Path) -> list[ScoredPool]:
       DataError: If the file is not such an archive, or its arrays do not fit or hold what they
         should not.
     """
+    from racer_jax.data.formats.score_matrix import read_score_matrix
+
     return pools_of_matrix(read_score_matrix(path), path.stem)
 
 
