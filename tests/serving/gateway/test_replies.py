@@ -3,10 +3,14 @@
 import json
 import math
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from racer_jax.serving.gateway._replies import Usage, usage_from
+from racer_jax.serving.gateway._facts import usage_of
+from racer_jax.serving.gateway._panel import Panel
+from racer_jax.serving.gateway._replies import Usage, reply_of, usage_from
+from racer_jax.serving.gateway.settings import Model
+from tests.serving.gateway.upstreams import completion
 
 NUMBERS = st.one_of(
     st.integers(-5, 10**13),
@@ -26,6 +30,9 @@ def amount(value, most):
 
 
 @given(SAID | ODD | NUMBERS)
+@example({"prompt_tokens": 10**12 + 1, "completion_tokens": 3})
+@example({"prompt_tokens": -1, "cost": 1e300})
+@example({"completion_tokens": 2.5, "cost": -1})
 def test_of_usage_whatever_is_sensible_counts(said):
     fields = said if isinstance(said, dict) else {}
     prompt = amount(fields.get("prompt_tokens"), 10**12)
@@ -35,3 +42,17 @@ def test_of_usage_whatever_is_sensible_counts(said):
     if prompt or completion or cost is not None:
         expected = Usage(int(prompt or 0), int(completion or 0), cost)
     assert usage_from(json.dumps(said).encode()) == expected
+
+
+def test_a_request_of_which_one_call_has_no_price_has_none():
+    body = json.dumps(completion("A") | {"usage": {"prompt_tokens": 10, "completion_tokens": 5}})
+    place = "http://127.0.0.1:1/v1"
+    models = {
+        "priced": Model(base_url=place, dollars_in=1.0, dollars_out=2.0),
+        "unpriced": Model(base_url=place),
+    }
+    panel = Panel({name: reply_of(name, body.encode()) for name in models})
+    usage, cost = usage_of(panel, models)
+    assert (usage["prompt_tokens"], usage["completion_tokens"], cost) == (20, 10, None)
+    del panel.replies["unpriced"]
+    assert usage_of(panel, models)[1] == 20 / 1e6
