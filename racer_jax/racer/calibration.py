@@ -30,7 +30,7 @@ from racer_jax.risk_control.group_scores import (
     group_codes,
     group_scores,
 )
-from racer_jax.risk_control.high_probability import check_delta
+from racer_jax.risk_control.high_probability_budgets import check_delta
 
 _TOP = np.uint32(0xFFFFFFFF)
 

@@ -19,7 +19,7 @@ from racer_jax.core.checks import is_traced
 from racer_jax.core.nonconformity import TieBroken, value_and_tie
 from racer_jax.core.risk_levels import Level, miss_budget
 from racer_jax.core.sort_keys import ordered_keys
-from racer_jax.risk_control.high_probability import high_probability_budget
+from racer_jax.risk_control.high_probability_budgets import high_probability_budget
 
 Fallback = Literal["pooled", "all"]
 FALLBACKS: tuple[str, ...] = get_args(Fallback)

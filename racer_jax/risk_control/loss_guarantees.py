@@ -30,7 +30,7 @@ from racer_jax.core.scalar_checks import check_count
 from racer_jax.core.sort_keys import ordered_keys
 from racer_jax.risk_control.bounds import RiskBounds
 from racer_jax.risk_control.group_scores import FALLBACKS, Fallback, group_codes
-from racer_jax.risk_control.high_probability import check_delta
+from racer_jax.risk_control.high_probability_budgets import check_delta
 from racer_jax.risk_control.mondrian import UNSEEN, GroupedThreshold, Unseen
 
 Method = Literal["betting", "hoeffding_bentkus"]

@@ -9,7 +9,7 @@ from racer_jax._arrays import given
 from racer_jax.core.calibration import critical_scores
 from racer_jax.core.proportions import clopper_pearson_upper
 from racer_jax.core.risk_levels import Level, exact_alpha
-from racer_jax.risk_control.high_probability import check_delta
+from racer_jax.risk_control.high_probability_budgets import check_delta
 
 
 class Selective(NamedTuple):
