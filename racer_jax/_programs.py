@@ -99,7 +99,7 @@ def run_kept(
       packages: Packages of `racer_jax` whose source makes the program.
       options: The compiler options of the jitted function.
     """
-    folder = _folder()
+    folder = program_folder()
     leaves, tree = jax.tree.flatten(args)
     if folder is None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return make()(*args, **static)
@@ -217,8 +217,11 @@ def _compiled(
     return compiled
 
 
-def _folder() -> Path | None:
-    """Where programs are kept; None where they are not."""
+def program_folder() -> Path | None:
+    """Where compiled programs are kept; None where they are not.
+
+    Use this when something else that was compiled is kept beside them.
+    """
     folder = getattr(jax.config, "jax_compilation_cache_dir", None)
     plain = any(getattr(jax.config, name, False) for name in _PLAIN)
     if not folder or plain or not getattr(jax.config, "jax_enable_compilation_cache", True):

@@ -25,7 +25,7 @@ def add_doctor(subparsers: Subparsers) -> None:
         "Print versions, devices, extras and caches.",
         "racer-jax doctor --json",
         check=_check_nothing,
-        needs=("racer_jax.reporting.files",),
+        needs=("racer_jax.reporting.files", "racer_jax.montecarlo.plain_splits"),
     )
     add_json(parser)
     parser.set_defaults(run=doctor)
@@ -42,6 +42,7 @@ def doctor(arguments: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
+    from racer_jax.montecarlo.plain_splits import program_in_use
     from racer_jax.reporting.files import environment
 
     packages = ("jaxlib", "flax", "optax", "transformers", "scipy", "safetensors")
@@ -60,6 +61,7 @@ def doctor(arguments: argparse.Namespace) -> None:
         "extras": extras,
         "data_cache": _data_cache(),
         "compilation_cache": cache or "none",
+        "c_program": program_in_use(),
         "first_compilation_seconds": round(seconds, 3),
     }
     if arguments.json:

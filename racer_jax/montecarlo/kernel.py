@@ -14,6 +14,7 @@ last axis and one vector instruction serves many of them. What a trial costs is 
 So the pool is read once for each trial, and one more alpha costs one look-up for each plane.
 """
 
+from functools import reduce
 from typing import Any
 
 import jax
@@ -116,7 +117,8 @@ def _metric_values(
         if metric.name == "risk" and misses is not None:
             total = misses
         else:
-            total = jnp.broadcast_to(rows[None].astype(kind) * kind(metric.base), counts.shape[1:])
+            bases = (rows[None].astype(kind) * kind(base) for base in metric.base)
+            total = jnp.broadcast_to(reduce(jnp.add, bases), counts.shape[1:])
             for plane, weight in zip(metric.planes, metric.weights, strict=True):
                 total = total + counts[plane].astype(kind) * kind(weight)
         if shape.means:

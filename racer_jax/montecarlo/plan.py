@@ -58,14 +58,15 @@ class Metric:
 
     Attributes:
       name: Its name.
-      base: What most queries have where no model is called.
-      planes: Numbers of its planes.
+      base: What most queries have where no model is called, as one or several summands; see
+        `_exact_parts`.
+      planes: Numbers of its planes; one may be there with several weights.
       weights: What an entry of each plane adds.
       whole: Whether every total is a whole number that int32 holds, whatever the part.
     """
 
     name: str
-    base: float
+    base: tuple[float, ...]
     planes: tuple[int, ...]
     weights: tuple[float, ...]
     whole: bool
@@ -88,6 +89,59 @@ class Shape:
     width: int
     distinct: bool
     means: bool
+
+
+class Counted:
+    """What the metrics of a pool count, before it is laid out for a way of counting; host arrays.
+
+    Use this when you read what `plan_parts` returns.
+
+    Attributes:
+      query: The queries of all planes, one plane after the other, each with a row or more that pad
+        it to whole blocks, int32 `[e]`.
+      entry: As of `Planes`.
+      begin: As of `Planes`.
+    """
+
+    def __init__(self, query: np.ndarray, entry: np.ndarray, begin: np.ndarray) -> None:
+        self.query, self.entry, self.begin = query, entry, begin
+        self._planes: dict[int, Planes] = {}
+        for array in (query, entry, begin):
+            array.flags.writeable = False
+
+    def planes(self, num_words: int) -> Planes:
+        """The planes over words of the bits of all positions, packed once for each number of words.
+
+        Use this when a jitted call counts them.
+        """
+        if num_words not in self._planes:
+            order = packing_order(self.query, num_words)
+            for array in order:
+                array.flags.writeable = False
+            self._planes[num_words] = Planes(order, self.entry, self.begin)
+        return self._planes[num_words]
+
+
+class PlanParts(NamedTuple):
+    """All that the trials of one pool and way to split read, in no layout yet; host arrays.
+
+    Use this when you run trials in another way than `tile_values` does.
+
+    Attributes:
+      draw: The draw of the parts.
+      ranks: Which calibration query is the threshold.
+      shape: The static part.
+      counted: What the metrics count.
+      threshold: The threshold at each position, a pair of arrays with a tie-break.
+      num_queries: N.
+    """
+
+    draw: DrawPlan
+    ranks: Ranks
+    shape: Shape
+    counted: Counted
+    threshold: Leaf
+    num_queries: int
 
 
 class TrialPlan(NamedTuple):
@@ -158,6 +212,19 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     return base, [plane for plane in planes if len(plane[1])]
 
 
+# Why: whether a compiler rounds a product before it adds it depends on the processor, and on what
+# else is in the loop. Where each product with a count is exact, all of them have the same sums.
+def _exact_parts(value: float, num: int) -> tuple[float, ...]:
+    """Summands of a float32 whose products with counts of up to `num` are exact in float32."""
+    few = 2.0 ** max(1, 24 - num.bit_length())
+    rest, parts = float(np.float32(value)), []
+    while rest:
+        unit = 2.0 ** (np.frexp(rest)[1]) / few
+        parts.append(float(np.trunc(rest / unit) * unit))
+        rest -= parts[-1]
+    return tuple(parts) or (0.0,)
+
+
 def _is_whole(base: float, planes: list[tuple[float, np.ndarray, np.ndarray]], num: int) -> bool:
     """Whether all totals, and all sums on the way to them, are whole and below `_MOST_WHOLE`."""
     weights = [weight for weight, _, _ in planes]
@@ -211,15 +278,15 @@ def _shared(planes: list[_Entries]) -> list[list[_Entries]]:
     return parts_of_each
 
 
-# Metrics and planes by the arrays they are made from, each until one of those is gone.
-_KEPT: dict[tuple[object, ...], tuple[tuple[Metric, ...], Planes]] = {}
+# Metrics and what they count by the arrays they are made from, each until one of those is gone.
+_KEPT: dict[tuple[object, ...], tuple[tuple[Metric, ...], Counted]] = {}
 
 
 def _kept_with(
     steps_of: Mapping[str, Steps],
     facts: tuple[object, ...],
-    make: Callable[[], tuple[tuple[Metric, ...], Planes]],
-) -> tuple[tuple[Metric, ...], Planes]:
+    make: Callable[[], tuple[tuple[Metric, ...], Counted]],
+) -> tuple[tuple[Metric, ...], Counted]:
     """What `make` returns; made once for steps that nobody can write, as `pool_steps` has them."""
     arrays = [array for steps in steps_of.values() for array in steps]
     if any(array.flags.writeable for array in arrays):
@@ -227,17 +294,14 @@ def _kept_with(
     name = (*steps_of, *map(id, arrays), *facts)
     if (both := _KEPT.get(name)) is None:
         both = _KEPT[name] = make()
-        planes = both[1]
-        for array in (*planes.order, planes.entry, planes.begin):
-            array.flags.writeable = False
         for array in arrays:  # its number is free for another array once it is gone
             weakref.finalize(array, _KEPT.pop, name, None)
     return both
 
 
-def _metrics_and_planes(
-    steps_of: Mapping[str, Steps], num: int, num_words: int, distinct: bool
-) -> tuple[tuple[Metric, ...], Planes]:
+def _metrics_and_counted(
+    steps_of: Mapping[str, Steps], num: int, distinct: bool
+) -> tuple[tuple[Metric, ...], Counted]:
     """The metrics of `num` queries as weighted counts, and what is counted."""
     split = {
         name: (1.0, []) if name == "risk" and distinct else _split_steps(steps)
@@ -261,10 +325,12 @@ def _metrics_and_planes(
     for name, (base, planes) in split.items():
         of_metric: list[tuple[int, float]] = []
         for weight, query, first in planes:
-            alone = [_Entries(query, first, query)]
-            for part in next(parts_of) if whole[name] else alone:
-                of_metric.append((number.setdefault(id(part.key), len(number)), weight))
-                if of_metric[-1][0] < len(begin):
+            parts = next(parts_of) if whole[name] else [_Entries(query, first, query)]
+            factors = (weight,) if whole[name] else _exact_parts(weight, num)
+            for part in parts:
+                plane = number.setdefault(id(part.key), len(number))
+                of_metric += [(plane, factor) for factor in factors]
+                if plane < len(begin):
                     continue
                 rows = np.zeros(-(-(len(part.query) + 1) // BLOCK) * BLOCK, np.int32)
                 rows[: len(part.query)] = part.query
@@ -275,7 +341,8 @@ def _metrics_and_planes(
         numbers, weights = (
             (tuple(column) for column in zip(*of_metric, strict=True)) if of_metric else ((), ())
         )
-        metrics.append(Metric(name, base, numbers, weights, whole[name]))
+        bases = (base,) if whole[name] else _exact_parts(base, num)
+        metrics.append(Metric(name, bases, numbers, weights, whole[name]))
     if end > _MOST_INDEX:
         raise ValueError(
             f"the metrics of a pool must have fewer than 2**31 steps in all, got {end}; keep some "
@@ -283,12 +350,39 @@ def _metrics_and_planes(
         )
     if not queries:  # the kernel reads a block, even where no metric is counted
         queries.append(np.zeros(BLOCK, np.int32))
-    counted = Planes(
-        packing_order(np.concatenate(queries), num_words),
+    counted = Counted(
+        np.concatenate(queries),
         np.array(entries, np.int32).reshape(-1, num + 1),
         np.array(begin, np.int32),
     )
     return tuple(metrics), counted
+
+
+def plan_parts(pool: Pool, design: Design, budget: np.ndarray, means: bool) -> PlanParts:
+    """What the trials of a pool and a way to split it read.
+
+    Use this when you run trials in another way than `tile_values` does, which takes `trial_plan`.
+
+    Args:
+      pool: From `pool_steps`.
+      design: From `split_design`.
+      budget: Misses allowed, `[a, r]`, from `Design.budgets`.
+      means: Whether thresholds and means are wanted, or totals.
+
+    Raises:
+      ValueError: If the metrics have 2**31 steps or more.
+    """
+    draw = draw_parts(design)
+    ranks, width = rank_plan(design, budget)
+    num = pool.num_queries
+    # Without ties the misses are the test queries above the threshold: known from its position
+    # alone.
+    distinct = pool.distinct and not design.validates and design.least == design.most
+    metrics, counted = _kept_with(
+        pool.metrics, (num, distinct), lambda: _metrics_and_counted(pool.metrics, num, distinct)
+    )
+    shape = Shape(metrics, width, distinct, means)
+    return PlanParts(draw, ranks, shape, counted, pool.threshold, num)
 
 
 def trial_plan(
@@ -310,19 +404,17 @@ def trial_plan(
     Raises:
       ValueError: If the metrics have 2**31 steps or more.
     """
-    draw = draw_parts(design)
-    ranks, width = rank_plan(design, budget)
-    num = pool.num_queries
-    # Without ties the misses are the test queries above the threshold: known from its position
-    # alone.
-    distinct = pool.distinct and not design.validates and design.least == design.most
-    metrics, planes = _kept_with(
-        pool.metrics,
-        (num, draw.num_words, distinct),
-        lambda: _metrics_and_planes(pool.metrics, num, draw.num_words, distinct),
-    )
-    shape = Shape(metrics, width, distinct, means)
-    return TrialPlan(draw, ranks, planes, pool.threshold, np.int32(num)), shape
+    parts = plan_parts(pool, design, budget, means)
+    return packed_plan(parts), parts.shape
+
+
+def packed_plan(parts: PlanParts) -> TrialPlan:
+    """What a jitted call reads, from what any way of counting reads.
+
+    Use this when you have `plan_parts` and want `tile_values`.
+    """
+    planes = parts.counted.planes(parts.draw.num_words)
+    return TrialPlan(parts.draw, parts.ranks, planes, parts.threshold, np.int32(parts.num_queries))
 
 
 def most_lanes(plan: TrialPlan) -> int:

@@ -7,35 +7,24 @@ by counting test queries. Trial i is a function of `fold_in(key, i)` alone, what
 chunk or the number of devices.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from racer_jax._programs import run_kept, usual_devices
 from racer_jax.core.nonconformity import TieBroken
-from racer_jax.core.placement import on_own_devices
 from racer_jax.core.risk_levels import Alpha, Budget
 from racer_jax.core.scalar_checks import check_count
-from racer_jax.montecarlo.common_size import PlanSize, padded
-from racer_jax.montecarlo.kernel import Scratch, blank_scratch, tile_values
-from racer_jax.montecarlo.plan import Shape, TrialPlan, trial_plan, usual_tile
-from racer_jax.montecarlo.split_design import SplitSpec, split_design, trial_keys
+from racer_jax.montecarlo.common_size import PlanSize
+from racer_jax.montecarlo.plan import plan_parts
+from racer_jax.montecarlo.split_design import SplitSpec, split_design
 from racer_jax.montecarlo.step_functions import METRICS, Pool
-from racer_jax.montecarlo.subsets import key_words, load
+from racer_jax.montecarlo.subsets import key_words
 from racer_jax.montecarlo.summaries import Accumulator, Checkpoint, Summary, fingerprint
-from racer_jax.montecarlo.trial_means import means_on_host
-from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
+from racer_jax.montecarlo.trial_runs import Chunk, chunks, kernel_plan, trial_runner
 
-# Trials that a stream has in memory at once on each device, where a tile is no larger.
-_CHUNK = 512
 _PILOT = 512  # trials that determine how wide the histograms have to be
 
 
@@ -66,157 +55,6 @@ class Trials(NamedTuple):
     avoidable_miss: np.ndarray
     extra: dict[str, np.ndarray]
     validation: dict[str, np.ndarray]
-
-
-# Traced once for the shape of its results and for the loop over tiles: half of all tracing.
-_tile_values = jax.jit(tile_values, static_argnums=1, inline=True)
-
-
-def _run(
-    key: jax.Array,
-    plan: TrialPlan,
-    first: jax.Array,
-    shape: Shape,
-    tile: int,
-    num_tiles: int,
-    mesh: Mesh,
-    gather: bool,
-) -> dict[str, Any]:
-    """Tiles one after the other on each device.
-
-    Results `[a, s]`, sharded over trials (or gathered on all devices).
-    """
-
-    def on_device(key: jax.Array, plan: TrialPlan, first: jax.Array) -> dict[str, Any]:
-        begin = first + (lax.axis_index("trials") * num_tiles * tile).astype(jnp.uint32)
-        trials = begin + jnp.arange(num_tiles * tile, dtype=jnp.uint32).reshape(num_tiles, tile)
-        keys = trial_keys((key[0], key[1]), plan.draw, trials)
-        scratch = blank_scratch(plan, tile)
-        one = jax.eval_shape(partial(_tile_values, plan, shape), scratch, keys[0])[1]
-        results = jax.tree.map(lambda x: jnp.zeros((x.shape[0], num_tiles * tile), x.dtype), one)
-
-        def step(
-            i: jax.Array, state: tuple[Scratch, dict[str, Any]]
-        ) -> tuple[Scratch, dict[str, Any]]:
-            scratch, results = state
-            scratch, values = _tile_values(plan, shape, scratch, load(keys, i))
-            write = partial(lax.dynamic_update_slice_in_dim, start_index=i * tile, axis=1)
-            return scratch, jax.tree.map(write, results, values)
-
-        all_tiles: dict[str, Any] = lax.fori_loop(0, num_tiles, step, (scratch, results))[1]
-        return all_tiles
-
-    spec = PartitionSpec(None, "trials")
-    results: dict[str, Any] = jax.shard_map(
-        on_device, mesh=mesh, in_specs=PartitionSpec(), out_specs=spec, check_vma=False
-    )(key, plan, first)
-    if gather:  # several processes: each computes all trials
-        results = lax.with_sharding_constraint(results, NamedSharding(mesh, PartitionSpec()))
-    return results
-
-
-_STATIC = ("shape", "tile", "num_tiles", "mesh", "gather")
-
-
-def _options(platform: str) -> dict[str, str | bool]:
-    """LLVM's second level compiles a fifth faster than XLA's default, to code as fast.
-
-    Vectors are half as wide by default as AVX-512 has them, which costs a tenth.
-    """
-    if platform != "cpu":
-        return {}
-    return {"xla_backend_optimization_level": "2", "xla_cpu_prefer_vector_width": "512"}
-
-
-@cache
-def _compiled(platform: str) -> Callable[..., dict[str, Any]]:
-    """`_run` under jit."""
-    return jax.jit(_run, static_argnames=_STATIC, compiler_options=_options(platform))
-
-
-class _Chunk(NamedTuple):
-    """How many trials, their totals `[a, s]`, and how often each total stands among them."""
-
-    num: int
-    totals: dict[str, dict[str, jax.Array]]
-    counts: dict[str, dict[str, ValueCounts]]
-
-
-def _counted(
-    totals: dict[str, dict[str, jax.Array]], num: int
-) -> dict[str, dict[str, ValueCounts]]:
-    """How often each total stands among the first `num` trials, for metrics that count."""
-    counts: dict[str, dict[str, ValueCounts]] = {}
-    for part, metrics in totals.items():
-        whole = {name: x for name, x in metrics.items() if x.dtype == jnp.int32 and name != "rows"}
-        counts[part] = {name: value_counts(x, jnp.int32(num)) for name, x in whole.items()}
-    return counts
-
-
-class _Runner:
-    """The plan of many trials of one pool, made once and run in chunks."""
-
-    def __init__(
-        self,
-        key: jax.Array,
-        plan: TrialPlan,
-        shape: Shape,
-        devices: Sequence[jax.Device] | None,
-    ) -> None:
-        self.plan, self.shape = plan, shape
-        self.key = np.asarray(key_words(key))
-        self.devices = list(usual_devices() if devices is None else devices)
-        self.mesh = Mesh(np.array(self.devices), ("trials",))
-        self.platform = str(self.devices[0].platform)
-        self.tile = usual_tile(plan, self.platform, len(self.devices))
-
-    @property
-    def usual_chunk(self) -> int:
-        """Trials that a stream has in memory at once by default."""
-        return max(self.tile, _CHUNK) * len(self.devices)
-
-    @property
-    def counts_totals(self) -> bool:
-        """Whether the devices count whole totals; those of a CPU are at hand for NumPy."""
-        return self.platform != "cpu"
-
-    @on_own_devices
-    def chunk(self, first: int, num: int) -> dict[str, Any]:
-        """Totals of at least `num` trials from `first` on, `[a, s]`."""
-        tile = min(self.tile, -(-num // len(self.devices)))
-        num_tiles = -(-num // (tile * len(self.devices)))
-        gather = any(device.process_index != jax.process_index() for device in self.devices)
-        size = {"shape": self.shape, "tile": tile, "num_tiles": num_tiles, "gather": gather}
-        results: dict[str, Any] = run_kept(
-            partial(_compiled, self.platform),
-            (self.key, self.plan, np.uint32(first)),
-            {**size, "mesh": self.mesh},
-            facts=("trials", size),
-            devices=self.devices,
-            packages=("core", "montecarlo"),
-            options=partial(_options, self.platform),
-        )
-        return results
-
-    def chunks(self, spans: Sequence[tuple[int, int]], count: bool) -> Iterator[_Chunk]:
-        """The trials of each span (first, number).
-
-        The devices work on the next chunk while the caller has this one. All chunks run as long as
-        the longest, so that one compilation serves them; what is beyond a span is left to the
-        caller to cut off.
-
-        Args:
-          spans: First trial and number of trials of each chunk.
-          count: Whether the devices count the totals, where they are whole.
-        """
-        longest = max((num for _, num in spans), default=0)
-        pending: deque[_Chunk] = deque()
-        for first, num in spans:
-            totals = self.chunk(first, longest)
-            pending.append(_Chunk(num, totals, _counted(totals, num) if count else {}))
-            if len(pending) == 2:
-                yield pending.popleft()
-        yield from pending
 
 
 def _check_trials(num_trials: int, first_trial: int) -> None:
@@ -275,9 +113,9 @@ def split_trials(
     """
     _check_trials(num_trials, first_trial)
     design = split_design(pool.order, **split)
-    plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=True)
-    chunk = _Runner(key, plan, shape, devices).chunk
-    values = means_on_host(chunk(first_trial, num_trials), num_trials)
+    budgets = design.budgets(alpha, budget)
+    runner = trial_runner(key, pool, design, budgets, means=True, devices=devices)
+    values = runner.means(first_trial, num_trials)
     means = values["test"]
     return Trials(
         threshold=values["threshold"],
@@ -372,13 +210,16 @@ def stream_trials(
         check_count("chunk_size", stream.chunk_size, 1)
     check_count("bins", stream.bins, 2)
     design = split_design(pool.order, **split)  # type: ignore[arg-type]
-    plan, shape = trial_plan(pool, design, design.budgets(alpha, budget), means=False)
-    if stream.size is not None:
-        plan, shape = padded(plan, shape, stream.size)
-    runner = _Runner(key, plan, shape, devices)
+    budgets = design.budgets(alpha, budget)
+    runner = trial_runner(
+        key, pool, design, budgets, means=False, devices=devices, size=stream.size
+    )
     store = None
     if stream.checkpoint is not None:
-        run = [*jax.tree.leaves(plan), repr(shape), runner.key, first_trial, stream.bins]
+        # The plan of the kernel, whatever runs here: another machine may go on.
+        plan, shape = kernel_plan(plan_parts(pool, design, budgets, means=False), stream.size)
+        words = np.asarray(key_words(key))
+        run = [*jax.tree.leaves(plan), repr(shape), words, first_trial, stream.bins]
         store = Checkpoint(Path(stream.checkpoint), stream.save_every, fingerprint(run))
     sums = {} if store is None else store.load()
     num_done = next(iter(sums.values())).num if sums else 0
@@ -393,7 +234,7 @@ def stream_trials(
         report(num_done)
     spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk)
     count = design.even and runner.counts_totals
-    for chunk in runner.chunks([(first_trial + start, num) for start, num in spans], count):
+    for chunk in chunks(runner, [(first_trial + start, num) for start, num in spans], count):
         _add(sums, chunk, stream.bins, design.even)
         report(chunk.num)
         if store is not None:
@@ -416,7 +257,7 @@ def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, i
     return spans
 
 
-def _add(sums: dict[str, Accumulator], chunk: _Chunk, bins: int, even: bool) -> None:
+def _add(sums: dict[str, Accumulator], chunk: Chunk, bins: int, even: bool) -> None:
     """Adds a chunk to the sums, starting them if there are none.
 
     Totals are summed as they are where every part is as large in every trial; else means, also

@@ -53,9 +53,9 @@ def test_an_order_is_the_same_whoever_packs_it(monkeypatch, cores, num):
 
 def test_what_is_counted_is_made_once_for_a_pool(monkeypatch):
     made = []
-    make = plan._metrics_and_planes
+    make = plan._metrics_and_counted
     monkeypatch.setattr(
-        plan, "_metrics_and_planes", lambda *args: made.append(args[1:]) or make(*args)
+        plan, "_metrics_and_counted", lambda *args: made.append(args[1:]) or make(*args)
     )
     pool = some_pool(0)
     first, again = plan_of(pool)[0], plan_of(pool, num_calibration=7)[0]

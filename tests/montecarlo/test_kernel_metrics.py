@@ -10,9 +10,9 @@ from racer_jax.montecarlo.plan import Metric, Shape
 from racer_jax.montecarlo.split_design import draw_parts, split_design
 
 METRICS = (
-    Metric("risk", 1.0, (0,), (-1.0,), True),
-    Metric("size", 0.0, (1, 2), (1.0, 2.0), True),
-    Metric("dollars", 0.5, (2,), (0.25,), False),
+    Metric("risk", (1.0,), (0,), (-1.0,), True),
+    Metric("size", (0.0,), (1, 2), (1.0, 2.0), True),
+    Metric("dollars", (0.25, 0.25), (2,), (0.25,), False),
 )
 COUNTS = np.arange(18, dtype=np.int32).reshape(3, 2, 3)  # planes, levels, trials
 ROWS = np.array([20, 25, 40], np.int32)

@@ -1,8 +1,12 @@
 """Plans and streams at the borders of their integers, blocks and chunks."""
 
+from fractions import Fraction
+
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from racer_jax import gap, miss_budget
 from racer_jax.montecarlo import plan, trials
@@ -79,6 +83,26 @@ def test_totals_are_integers_as_long_as_they_fit(most, whole):
     planes = [(1.0, np.zeros(3), np.zeros(3)), (-float((most - 5) // 1), np.zeros(1), np.zeros(1))]
     assert plan._is_whole(1.0, planes, 2) is whole
     assert not plan._is_whole(0.5, planes[:1], 2)
+
+
+@given(
+    value=st.floats(-1e6, 1e6, width=32),
+    num=st.sampled_from([1, 2, 100, 8_000, 2**20, 2**23 - 1]),
+    share=st.floats(0, 1),
+)
+def test_products_with_counts_are_exact(value, num, share):
+    parts = plan._exact_parts(value, num)
+    assert sum(map(Fraction, parts)) == Fraction(value)
+    count = int(share * num)
+    for part in parts:
+        assert Fraction(float(np.float32(count) * np.float32(part))) == count * Fraction(part)
+
+
+def test_few_parts_stand_for_a_price():
+    assert plan._exact_parts(0.0, 8_000) == (0.0,)
+    assert plan._exact_parts(-(2.0**-20), 8_000) == (-(2.0**-20),)
+    assert len(plan._exact_parts(0.3, 8_000)) == 3  # 11 bits of 24 at a time
+    assert len(plan._exact_parts(0.1, 1)) == 2
 
 
 def test_the_risk_alone_is_measured_where_it_needs_no_counting():
@@ -194,7 +218,7 @@ def values_of_plan(made, shape, size):
     query = (32 * word + 8 * byte + bit).transpose(2, 0, 1).ravel()
     values = {}
     for metric in shape.metrics:
-        values[metric.name] = np.full((size + 1, size), metric.base)
+        values[metric.name] = np.full((size + 1, size), sum(metric.base))
         for plane, weight in zip(metric.planes, metric.weights, strict=True):
             for at, end in enumerate(made.planes.entry[plane]):
                 counted = query[made.planes.begin[plane] : end]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from racer_jax.montecarlo import plan as plans
-from racer_jax.montecarlo import trials, value_counts
+from racer_jax.montecarlo import trial_runs, trials, value_counts
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.trials import split_trials, stream_trials
 
@@ -53,7 +53,8 @@ def known(monkeypatch):
         return {"test": test}
 
     known.varying = False
-    monkeypatch.setattr(trials._Runner, "chunk", chunk)
+    monkeypatch.setattr(trial_runs, "plain_program", lambda *_: None)
+    monkeypatch.setattr(trial_runs.KernelTrials, "chunk", chunk)
     monkeypatch.setattr(trials, "_PILOT", 8)
     known.asked = asked
     return known
@@ -108,11 +109,11 @@ def test_totals_that_an_accelerator_counts_have_the_same_summary(known, monkeypa
         asked.append(int(num))
         return value_counts.value_counts(totals, num, width=width)
 
-    monkeypatch.setattr(trials, "value_counts", counted)
+    monkeypatch.setattr(trial_runs, "value_counts", counted)
     assert stream(30, chunk_size=9, devices=CPU).keys() == expected.keys()
     assert asked == []  # a CPU leaves them to the host
 
-    monkeypatch.setattr(trials._Runner, "counts_totals", True)
+    monkeypatch.setattr(trial_runs.KernelTrials, "counts_totals", True)
     got = stream(30, chunk_size=9)
     assert asked == [9, 9, 9, 3]  # only the metric that counts
     for name, summary in expected.items():
@@ -137,7 +138,7 @@ def test_rows_that_vary_only_later_count_as_they_are():
     sums, totals_of = {}, {}
     for numbers in ([0, 3, 6], [1, 2, 3]):
         totals_of = {"test": totals(numbers, True)}
-        trials._add(sums, trials._Chunk(3, totals_of, {}), 16, even=False)
+        trials._add(sums, trial_runs.Chunk(3, totals_of, {}), 16, even=False)
     for name in ("risk", "dollars"):
         values = expected([0, 3, 6, 1, 2, 3], name, True)
         np.testing.assert_allclose(sums[name].summary().mean, values.mean(1), rtol=1e-6)
@@ -220,7 +221,8 @@ def test_each_trial_by_itself(known, monkeypatch):
         test = {name: total * size[None] for name, total in totals.items()}
         return {"threshold": totals["risk"] / 8, "test": {**test, "rows": jnp.array([size * 4])}}
 
-    monkeypatch.setattr(trials._Runner, "chunk", chunk)
+    monkeypatch.setattr(trial_runs, "plain_program", lambda *_: None)
+    monkeypatch.setattr(trial_runs.KernelTrials, "chunk", chunk)
     result = split_trials(KEY, POOL, num_calibration=5, alpha=LEVELS, num_trials=3, first_trial=4)
     assert result.risk.tolist() == [[4, 4], [5, 5], [6, 6]]
     assert result.threshold.tolist() == [[2, 2], [2.5, 2.5], [3, 3]]
@@ -245,12 +247,15 @@ def test_each_trial_by_itself(known, monkeypatch):
 )
 def test_a_chunk_is_whole_tiles_on_every_device(monkeypatch, num, devices, tile, num_tiles):
     calls = []
-    monkeypatch.setattr(trials, "run_kept", lambda *args, **_: calls.append(args[1:]))
+    monkeypatch.setattr(trial_runs, "run_kept", lambda *args, **_: calls.append(args[1:]))
     monkeypatch.setattr(plans, "_TILE", 8)
     design = trials.split_design(POOL.order, num_calibration=5)
-    plan, shape = trials.trial_plan(POOL, design, design.budgets(LEVELS), means=True)
-    assert trials._Runner(KEY, plan, shape, None).devices == jax.devices()
-    runner = trials._Runner(KEY, plan, shape, CPU)
+    budgets = design.budgets(LEVELS)
+    plan, shape = plans.trial_plan(POOL, design, budgets, means=True)
+    monkeypatch.setattr(trial_runs, "plain_program", lambda *_: None)
+    usual = trial_runs.trial_runner(KEY, POOL, design, budgets, means=True, devices=None)
+    assert usual.devices == jax.devices()
+    runner = trial_runs.KernelTrials(np.zeros(2, np.uint32), plan, shape, CPU)
     assert runner.tile == plans.usual_tile(plan, "cpu", len(CPU))
     runner.tile = 8
     assert runner.mesh.axis_names == ("trials",)
@@ -265,7 +270,7 @@ def test_a_chunk_is_whole_tiles_on_every_device(monkeypatch, num, devices, tile,
 def test_a_tile_is_what_cache_devices_and_indices_allow(monkeypatch):
     monkeypatch.setattr(plans, "_TILE", 8)
     design = trials.split_design(POOL.order, num_calibration=5)
-    plan, _ = trials.trial_plan(POOL, design, design.budgets(LEVELS), means=True)
+    plan, _ = plans.trial_plan(POOL, design, design.budgets(LEVELS), means=True)
     places, _, num_blocks = plan.planes.order.row.shape
     for size, expected in ((2 * places * num_blocks * 8, 8), (2 * places * num_blocks * 8 - 1, 4)):
         monkeypatch.setattr(plans, "_CACHE", size)

@@ -23,7 +23,7 @@ from racer_jax import (
     set_size,
     tie_break,
 )
-from racer_jax.montecarlo import plan, trials
+from racer_jax.montecarlo import plan, trial_runs, trials
 from racer_jax.montecarlo.exact import pool_law
 from racer_jax.montecarlo.replay import split_masks, split_parts
 from racer_jax.montecarlo.step_functions import METRICS, pool_steps
@@ -155,7 +155,10 @@ def test_parts_have_their_sizes_and_keep_questions_together():
 
 
 @pytest.mark.long
-def test_trials_do_not_depend_on_tile_chunk_or_offset(monkeypatch):
+@pytest.mark.parametrize("by_kernel", [False, True])
+def test_trials_do_not_depend_on_tile_chunk_or_offset(monkeypatch, by_kernel):
+    if by_kernel:
+        monkeypatch.setattr(trial_runs, "plain_program", lambda *_: None)
     pool = pool_steps(*example(61, 3, 1000, "paper", True))
     run = partial(split_trials, jax.random.key(5), pool, num_calibration=29, alpha=ALPHAS)
     whole = run(num_trials=40)
@@ -169,13 +172,14 @@ def test_trials_do_not_depend_on_tile_chunk_or_offset(monkeypatch):
 
 
 @pytest.mark.long
-def test_another_alpha_does_not_compile_again():
+def test_another_alpha_does_not_compile_again(monkeypatch):
+    monkeypatch.setattr(trial_runs, "plain_program", lambda *_: None)
     pool = pool_steps(*example(61, 3, 1000, "paper", True))
     run = partial(split_trials, pool=pool, num_calibration=29, num_trials=7)
     run(jax.random.key(0), alpha=[0.1, 0.2])
-    before = trials._compiled("cpu")._cache_size()
+    before = trial_runs._compiled("cpu")._cache_size()
     run(jax.random.key(1), alpha=[0.3, 0.9])
-    assert trials._compiled("cpu")._cache_size() == before
+    assert trial_runs._compiled("cpu")._cache_size() == before
 
 
 @pytest.mark.long

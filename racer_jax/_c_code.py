@@ -1,0 +1,136 @@
+"""C code of the package, compiled on the machine that runs it and kept beside compiled programs.
+
+A C compiler takes a third of a second where XLA's takes one to two, and the next process loads what
+it made in a millisecond. What has a form in C has one in JAX too, which gives the same results and
+serves wherever there is no compiler, or no processor that the C is written for.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from racer_jax._files import make_way, read_kept, written_whole
+
+# A C compiler by name or path, or "none" for JAX alone.
+VARIABLE = "RACER_JAX_CC"
+_NAMES = ("cc", "gcc", "clang")
+_SECONDS = 120  # no compiler takes so long for these files: it waits for something
+_HASH = hashlib.sha256
+# Sums stay in their order, and products are rounded, as in JAX.
+# GCC's third level takes a quarter longer than these for code as fast.
+_OPTIONS = (
+    *("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops", "-funswitch-loops"),
+    *("-ffp-contract=off", "-shared", "-fPIC", "-w"),
+)
+
+
+def c_compiler() -> str | None:
+    """The C compiler that is used, by path; None where there is none, or none is wanted.
+
+    Use this when you want to know whether C code can be made.
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted == "none":
+        return None
+    found = (shutil.which(name) for name in ([wanted] if wanted else _NAMES))
+    return next((path for path in found if path), None)
+
+
+@cache
+def processor() -> tuple[frozenset[str], str, int]:
+    """What the processor can do, in the words of Linux; its vendor; and its family.
+
+    Use this when C code needs instructions that only some processors have.
+    """
+    facts = {"flags": "", "vendor_id": "", "cpu family": "0"}
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = file.read(1 << 14).split("\n\n")[0].splitlines()  # the first stands for all
+    except OSError:  # not Linux
+        lines = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in facts:
+            facts[name.strip()] = value.strip()
+    return frozenset(facts["flags"].split()), facts["vendor_id"], int(facts["cpu family"])
+
+
+def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctypes.CDLL | None:
+    """The compiled code of a file; None where there is no compiler, or it fails, with a warning.
+
+    Use this when a form in C stands beside one in JAX; keep the result.
+
+    Args:
+      source: The file.
+      options: Options of the compiler beside those that all files have: the instructions it may
+        use.
+      folder: Where compiled code is kept, which must be writable for those alone who may run code
+        here; None to keep none.
+    """
+    if os.environ.get(VARIABLE) == "none":
+        return None
+    command = [*_OPTIONS, *options]
+    made_from = [source.read_text(encoding="utf-8"), *command, platform.machine(), sys.platform]
+    name = _HASH(b"".join(_HASH(part.encode()).digest() for part in made_from)).hexdigest()
+    kept = None if folder is None else folder / f"racer_jax-{name}.so"
+    if kept is not None and (library := _kept(kept)) is not None:
+        return library
+    compiler = c_compiler()
+    if compiler is None:
+        return None
+    try:
+        with tempfile.TemporaryDirectory(prefix="racer_jax-") as place:
+            made = Path(place) / "code.so"
+            subprocess.run(
+                [compiler, *command, "-o", str(made), str(source)],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+            )
+            if kept is not None:
+                _keep(kept, made.read_bytes())
+            return ctypes.CDLL(str(made))  # it stays where it is mapped, without its file
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or "").strip().splitlines()
+        warnings.warn(
+            f"{compiler} cannot compile {source.name}, so JAX does the same in more time "
+            f"({said[0] if said else error}); {VARIABLE}=none in the environment leaves it to JAX",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+
+
+def _kept(path: Path) -> ctypes.CDLL | None:
+    """The code of a file that is whole; else None, and it is made anew."""
+    try:
+        content = read_kept(path)
+        if _HASH(content[:-32]).digest() != content[-32:]:
+            return None
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
+def _keep(path: Path, code: bytes) -> None:
+    """Writes code and, behind it, its hash: what is cut off would end the process as it runs."""
+    make_way(path)
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_bytes(code + _HASH(code).digest())
+    except OSError as error:
+        warnings.warn(
+            f"compiled code cannot be kept in {path.parent}: each process makes it ({error})",
+            RuntimeWarning,
+            stacklevel=4,
+        )

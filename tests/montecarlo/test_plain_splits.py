@@ -1,0 +1,327 @@
+"""The C program for plain splits: the numbers of the kernel, bit for bit, and where it is used."""
+
+import ctypes
+import warnings
+from functools import partial
+from itertools import pairwise
+
+import jax
+import numpy as np
+import pytest
+
+from racer_jax import gap, tie_break
+from racer_jax.montecarlo import plain_splits, trial_runs
+from racer_jax.montecarlo.plan import plan_parts
+from racer_jax.montecarlo.split_design import split_design
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_trials, stream_trials
+
+LEVELS = [0.004, 0.03, 0.1, 0.25, 0.5, 0.9, 0.995]
+CPU = jax.devices("cpu")
+HERE = plain_splits.compiler_options()
+FAST = ("-DFAST_PDEP",)
+WIDE = (*plain_splits._WIDE, "-mprefer-vector-width=512")
+
+
+def program_of(options):
+    """The program with these options; the test is skipped where it cannot run."""
+    if HERE is None or not set(options) - {*FAST, WIDE[-1]} <= set(HERE):
+        pytest.skip("for processors that have what the program needs")
+    library = plain_splits._library(tuple(options), None)
+    if library is None:
+        pytest.skip("no C compiler")
+    return library
+
+
+@pytest.fixture(
+    params=[
+        (*plain_splits._ALSO, *WIDE, *FAST),
+        (*plain_splits._ALSO, *WIDE),
+        (*plain_splits._ALSO, *FAST),
+        plain_splits._ALSO,
+    ],
+    ids=["AVX-512", "AVX-512, slow PDEP", "AVX2", "AVX2, slow PDEP"],
+)
+def program(request):
+    return program_of(request.param)
+
+
+def example(total, num_models=3, kind="free", seed=0):
+    """A pool: scores that tie or do not, pairs with a tie-break, and costs of many sizes or two."""
+    rng = np.random.default_rng(seed)
+    steps = 5 if kind == "ties" else 1 << 20
+    entries = gap((rng.integers(0, steps, (total, num_models)) / steps).astype(np.float32))
+    correct = rng.random((total, num_models)) < 0.5
+    ties = tie_break(jax.random.key(seed), entries.shape) if kind == "pairs" else None
+    metrics = {
+        "cents": rng.random((total, num_models + 1)),
+        "prices": np.array([0.3, 0.1, 0.7, 1.3])[rng.integers(0, 4, num_models + 1)]
+        + np.zeros((total, 1)),
+        "fees": 0.1 + 0.7 * (np.arange(num_models + 1) > 1) + np.zeros((total, 1)),
+        "halves": np.arange(num_models + 1) * 0.5 + np.zeros((total, 1)),
+        "calls": np.minimum(np.arange(num_models + 1), 2) * 3 + np.zeros((total, 1)),
+    }
+    return pool_steps(entries, correct, ties, metrics=metrics)
+
+
+def by(monkeypatch, library, run):
+    """What `run` returns where the program is this one, or there is none."""
+    with monkeypatch.context() as patch:
+        patch.setattr(plain_splits, "_library", lambda *_: library)
+        used = []
+        start = plain_splits.PlainTrials.start
+        patch.setattr(
+            plain_splits.PlainTrials, "start", lambda *args: used.append(1) or start(*args)
+        )
+        result = run()
+        assert bool(used) == (library is not None)
+    return result
+
+
+def same(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+    assert jax.tree.map(lambda x: x.dtype, left) == jax.tree.map(lambda x: x.dtype, right)
+
+
+# Whole words, whole bytes, and none of them; one query on a side; one trial and several tiles.
+@pytest.mark.parametrize(
+    ("total", "num", "num_trials", "kind"),
+    [
+        (61, 29, 130, "free"),
+        pytest.param(64, 32, 65, "ties", marks=pytest.mark.long),
+        pytest.param(200, 3, 64, "pairs", marks=pytest.mark.long),
+        pytest.param(1000, 990, 70, "free", marks=pytest.mark.long),
+        pytest.param(33, 32, 3, "ties", marks=pytest.mark.long),
+        pytest.param(9, 1, 200, "pairs", marks=pytest.mark.long),
+        pytest.param(2, 1, 1, "free", marks=pytest.mark.long),
+    ],
+)
+def test_the_numbers_of_the_kernel(monkeypatch, program, total, num, num_trials, kind):
+    for seed in range(3):
+        pool = example(total, kind=kind, seed=seed)
+        run = partial(
+            split_trials,
+            jax.random.key(seed),
+            pool,
+            num_calibration=num,
+            alpha=LEVELS,
+            num_trials=num_trials,
+            first_trial=(0, 77, 2**32 - num_trials)[seed],
+        )
+        same(by(monkeypatch, program, run), by(monkeypatch, None, run))
+
+
+@pytest.mark.long
+def test_positions_of_more_than_sixteen_bits(monkeypatch, program):
+    """A word gives one draw and not two."""
+    pool = example(70_001, num_models=1).only("risk", "size")
+    run = partial(
+        split_trials, jax.random.key(1), pool, num_calibration=69_000, alpha=0.1, num_trials=66
+    )
+    same(by(monkeypatch, program, run), by(monkeypatch, None, run))
+
+
+def test_streams_and_budgets_have_the_same_summary(monkeypatch):
+    program = program_of(HERE or FAST)
+    pool = example(61, kind="ties")
+    run = partial(
+        stream_trials,
+        jax.random.key(1),
+        pool,
+        num_calibration=29,
+        budget=[-1, 0, 3, 28],
+        num_trials=700,
+        chunk_size=100,
+        bins=7,
+    )
+    ours, kernels = by(monkeypatch, program, run), by(monkeypatch, None, run)
+    assert set(ours) == set(pool.metrics)
+    for name, summary in ours.items():
+        jax.tree.map(np.testing.assert_array_equal, summary, kernels[name])
+
+
+def test_a_stream_goes_on_where_the_other_way_ended(monkeypatch, tmp_path):
+    """Another machine may have no compiler: the file fits all the same."""
+    program = program_of(HERE or FAST)
+    pool = example(61).only("risk", "size")
+    run = partial(stream_trials, jax.random.key(1), pool, num_calibration=29, alpha=LEVELS)
+    whole = run(num_trials=900)
+    for first, second in ((program, None), (None, program)):
+        path = tmp_path / f"{first is None}.npz"
+        by(monkeypatch, first, partial(run, num_trials=600, checkpoint=path))
+        got = by(monkeypatch, second, partial(run, num_trials=900, checkpoint=path))
+        jax.tree.map(np.testing.assert_array_equal, got, whole)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+def test_the_number_of_threads_does_not_matter(num_threads):
+    program = program_of(HERE or FAST)
+    pool = example(61)
+    design = split_design(pool.order, num_calibration=29)
+    parts = plan_parts(pool, design, design.budgets(LEVELS), True)
+    key = np.array([3, 4], np.uint32)
+    one = plain_splits.PlainTrials(program, key, parts, 1).start(5, 1000)()
+    same(plain_splits.PlainTrials(program, key, parts, num_threads).start(5, 1000)(), one)
+
+
+def runner_of(pool, devices=CPU, alpha=LEVELS, **how):
+    design = split_design(pool.order, **({"num_calibration": 20} | how))
+    budgets = design.budgets(alpha)
+    key = jax.random.key(0)
+    return trial_runs.trial_runner(key, pool, design, budgets, means=True, devices=devices)
+
+
+class Elsewhere:
+    """A device that is not of this process's CPU."""
+
+    def __init__(self, platform="cpu", process_index=0):
+        self.platform, self.process_index = platform, process_index
+
+
+def test_where_the_program_is_used(monkeypatch):
+    library = object()
+    monkeypatch.setattr(plain_splits, "_library", lambda *_: library)
+    monkeypatch.setattr(plain_splits, "compiler_options", lambda: ("-mavx2",))
+    monkeypatch.setattr(
+        trial_runs, "PlainTrials", lambda program, *_: type("T", (), {"num_threads": 3})()
+    )
+    monkeypatch.setattr(trial_runs, "KernelTrials", lambda *_: "kernel")
+    pool = example(40)
+    assert runner_of(pool).usual_chunk == 3 * 512
+    assert runner_of(pool, num_validation=5) == "kernel"
+    assert runner_of(pool, group=np.arange(40) % 2) == "kernel"
+    assert runner_of(pool, question=np.arange(40) // 2, num_calibration=9) == "kernel"
+    assert runner_of(pool, devices=[Elsewhere("gpu")]) == "kernel"
+    assert runner_of(pool, devices=[*CPU, Elsewhere(process_index=1)]) == "kernel"
+    for dtype in (np.float16, np.float64):  # thresholds of two or eight bytes
+        assert runner_of(pool._replace(threshold=pool.threshold.astype(dtype))) == "kernel"
+    monkeypatch.setattr(plain_splits, "_library", lambda *_: None)
+    assert runner_of(pool) == "kernel"
+    monkeypatch.setattr(plain_splits, "compiler_options", lambda: None)
+    monkeypatch.setattr(plain_splits, "_library", lambda *_: library)
+    assert runner_of(pool) == "kernel"
+
+
+def test_threads_are_devices_that_were_named_and_else_cores(monkeypatch):
+    monkeypatch.setattr(plain_splits.os, "sched_getaffinity", lambda _: {1, 3, 5}, raising=False)
+    assert plain_splits.usual_threads([1, 2], 2) == 2
+    assert plain_splits.usual_threads(None, 1) == 3
+    assert plain_splits.usual_threads(None, 4) == 4
+    monkeypatch.delattr(plain_splits.os, "sched_getaffinity")
+    monkeypatch.setattr(plain_splits.os, "cpu_count", lambda: None)
+    assert plain_splits.usual_threads(None, 1) == 1
+
+
+INTEL = frozenset((*plain_splits._AVX2, *plain_splits._AVX512))
+
+
+@pytest.mark.parametrize(
+    ("flags", "vendor", "family", "wide", "fast"),
+    [
+        (INTEL, "GenuineIntel", 6, True, True),
+        (INTEL, "AuthenticAMD", 25, True, True),
+        (INTEL - {"avx512_vpopcntdq"}, "GenuineIntel", 6, False, True),
+        (frozenset(plain_splits._AVX2), "AuthenticAMD", 23, False, False),
+        (frozenset(plain_splits._AVX2), "HygonGenuine", 24, False, False),
+        (frozenset(plain_splits._AVX2) - {"bmi2"}, "GenuineIntel", 6, None, None),
+        (frozenset(), "", 0, None, None),
+    ],
+)
+def test_what_a_processor_can_do(monkeypatch, flags, vendor, family, wide, fast):
+    monkeypatch.setattr(plain_splits, "processor", lambda: (flags, vendor, family))
+    monkeypatch.setattr(plain_splits.platform, "machine", lambda: "x86_64")
+    options = plain_splits.compiler_options()
+    if wide is None:
+        assert options is None
+        assert plain_splits.program_in_use().startswith("none: it is for processors")
+        return
+    assert (WIDE[0] in options, FAST[0] in options) == (wide, fast)
+    monkeypatch.setattr(plain_splits, "_library", lambda *_: object())
+    monkeypatch.setattr(plain_splits, "c_compiler", lambda: "/usr/bin/cc")
+    form = "AVX-512" if wide else "AVX2"
+    assert plain_splits.program_in_use() == f"plain splits by {form}"
+    monkeypatch.setattr(plain_splits, "_library", lambda *_: None)
+    assert plain_splits.program_in_use() == "none: /usr/bin/cc cannot compile it"
+    monkeypatch.setattr(plain_splits, "c_compiler", lambda: None)
+    assert plain_splits.program_in_use() == (
+        "none: no C compiler (cc, gcc or clang) is on the path"
+    )
+    monkeypatch.setenv("RACER_JAX_CC", "none")
+    assert plain_splits.program_in_use() == "none: RACER_JAX_CC=none"
+    monkeypatch.setattr(plain_splits.platform, "machine", lambda: "i686")
+    assert plain_splits.compiler_options() is None
+
+
+class Program:
+    """In the place of the C program."""
+
+    def __init__(self, function):
+        self.plain_splits = function
+
+
+def stub_trials(function):
+    pool = example(40)
+    design = split_design(pool.order, num_calibration=20)
+    parts = plan_parts(pool, design, design.budgets(LEVELS), True)
+    return plain_splits.PlainTrials(Program(function), np.zeros(2, np.uint32), parts, 2)
+
+
+def test_memory_that_is_short_is_an_error():
+    with pytest.raises(MemoryError, match="short for 2 times 64 trials of 40 queries"):
+        stub_trials(lambda *_: 1).start(0, 10)()
+
+
+def test_every_trial_is_run_once_in_pieces_of_whole_lanes():
+    spans = []
+
+    def function(task, first_trial, first, last, stride, out):
+        assert isinstance(first_trial, ctypes.c_uint32)
+        spans.append((first_trial.value, first.value, last.value, stride.value))
+        return 0
+
+    for num in (1, 64, 65, 1000, 20_000):
+        spans.clear()
+        stub_trials(function).start(7, num)()
+        assert {span[0] for span in spans} == {7}
+        assert {span[3] for span in spans} == {num}
+        ends = sorted(span[1:3] for span in spans)
+        assert ends[0][0] == 0
+        assert ends[-1][1] == num
+        assert all(before[1] == after[0] for before, after in pairwise(ends))
+        assert all(first % 64 == 0 and last - first <= 4096 for first, last in ends)
+
+
+def test_what_was_not_begun_does_not_begin_after_an_interrupt():
+    begun = []
+
+    def function(*_):
+        begun.append(1)
+        raise KeyboardInterrupt
+
+    wait = stub_trials(function).start(0, 64 * 4096)
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    assert len(begun) < 64
+
+
+def test_a_run_that_nobody_waits_for_harms_nothing():
+    program = program_of(HERE or FAST)
+    pool = example(500)
+    design = split_design(pool.order, num_calibration=250)
+    parts = plan_parts(pool, design, design.budgets(LEVELS), False)
+    for _ in range(20):  # the arrays stay as long as a thread writes into them
+        plain_splits.PlainTrials(program, np.zeros(2, np.uint32), parts, 2).start(0, 5000)
+
+
+def test_no_compiler_and_no_warning(monkeypatch):
+    pool = example(40)
+    run = partial(
+        split_trials, jax.random.key(0), pool, num_calibration=20, alpha=0.2, num_trials=2
+    )
+    expected = run()
+    monkeypatch.setenv("RACER_JAX_CC", "none")
+    plain_splits._library.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(run(), expected)
+    plain_splits._library.cache_clear()
