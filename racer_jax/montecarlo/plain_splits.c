@@ -17,7 +17,6 @@
 
 #include <immintrin.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { LANES = 64, WORD = 64, DRAWS = 64 };     /* trials side by side; queries in a word; draws of a round */
@@ -25,9 +24,11 @@ enum { LANES = 64, WORD = 64, DRAWS = 64 };     /* trials side by side; queries 
 #ifdef __AVX512VPOPCNTDQ__
 typedef __m512i vector;
 #define V(name) _mm512_##name
+#define STREAM _mm512_stream_si512
 #else
 typedef __m256i vector;
 #define V(name) _mm256_##name
+#define STREAM _mm256_stream_si256
 #endif
 enum { VECTOR = sizeof(vector), EACH = VECTOR / 4 };          /* bytes of a vector, and numbers */
 typedef uint32_t numbers __attribute__((vector_size(VECTOR)));
@@ -93,8 +94,6 @@ INLINE numbers ones(numbers x) {                /* set bits of each */
 
 /* Words and the bits before each, lane by lane; word w of lane l is word[w * LANES + l]. */
 typedef struct { uint64_t *word; int32_t *before; } bits;
-
-static void *aligned(int64_t size) { return aligned_alloc(64, (size + 63) / 64 * 64); }
 
 /* Turning bytes into words works within quarters of 16 bytes: the byte at place t of a row goes to
    this lane. So the draws of lane l are made at the place that leads there. */
@@ -272,16 +271,26 @@ static void count_test(const task *t, bits counted, const int32_t *place, int32_
   }
 }
 
-/* The totals of a metric, or its means, for `lanes` trials. */
-static void measure(const task *t, const metric *m, int a, const int32_t *place, const int32_t *count, int lanes, void *out) {
-  int32_t test = t->size - t->num, total[LANES];
-  float real[LANES];
+/* Stores one number of each lane. Means are many, and nothing here reads them again: they go past the
+   caches, which keep the bits. Totals are few at a time and are summed at once. */
+INLINE void store(const task *t, const void *number, uint32_t *out) {
+  for (int i = 0; i < LANES; i += EACH) {
+    vector x = *(const vector *)((const uint32_t *)number + i);
+    if (t->means) STREAM((vector *)(out + i), x);
+    else *(vector *)(out + i) = x;
+  }
+}
+
+/* The totals of a metric, or its means. */
+static void measure(const task *t, const metric *m, int a, const int32_t *place, const int32_t *count, uint32_t *out) {
+  int32_t total[LANES] __attribute__((aligned(64)));
+  float real[LANES] __attribute__((aligned(64))), rows = (float)(t->size - t->num);
   if (m->whole) {
     for (int lane = 0; lane < LANES; lane++) total[lane] = m->misses ? t->last[a] - place[lane] : m->start;
     for (int k = m->first; k < m->first + m->num; k++)
       for (int lane = 0; lane < LANES; lane++) total[lane] += count[t->plane[k] * LANES + lane] * t->weight[k];
     if (!t->means) {
-      memcpy(out, total, lanes * sizeof(int32_t));
+      store(t, total, out);
       return;
     }
     for (int lane = 0; lane < LANES; lane++) real[lane] = (float)total[lane];
@@ -291,23 +300,30 @@ static void measure(const task *t, const metric *m, int a, const int32_t *place,
       for (int lane = 0; lane < LANES; lane++) real[lane] += (float)count[t->plane[k] * LANES + lane] * t->real_weight[k];
   }
   if (t->means)
-    for (int lane = 0; lane < LANES; lane++) real[lane] /= (float)test;
-  memcpy(out, real, lanes * sizeof(float));
+    for (int lane = 0; lane < LANES; lane++) real[lane] /= rows;
+  store(t, real, out);
+}
+
+/* Bytes that a thread works in. */
+int64_t plain_splits_scratch(const task *t) {
+  int64_t words = t->size / WORD + 1, counted = t->begin[t->planes] / WORD + 1;
+  return LANES * (words * 8 + t->planes * 4 + (words + counted) * 12);
 }
 
 /* Trials `first_trial` + `first` to `first_trial` + `last` - 1, into columns `first` to `last` - 1 of
-   arrays [alphas, stride]: the thresholds, then each metric. Returns 1 where memory is short, else 0. */
-int plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t last, int64_t stride, void *const *out) {
-  int64_t words = t->size / WORD + 1, all = t->begin[t->planes] / WORD;
+   arrays [alphas, stride]: the thresholds, then each metric. `first` and `stride` are whole LANES, and so
+   is what is written. These arrays and the scratch begin where a vector may. */
+void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t last, int64_t stride, void *const *out,
+                  uint8_t *scratch) {
+  int64_t words = t->size / WORD + 1, planes = t->begin[t->planes] / WORD + 1, drawn = (t->size + 31) / 32 * 4;
   int64_t width = t->width / 2 + 2 < words ? t->width / 2 + 2 : words;
-  uint8_t *set = aligned(words * 8 * LANES);
-  int32_t *count = aligned((t->planes + 1) * LANES * sizeof(int32_t));
-  bits calibration = {aligned(words * LANES * 8), aligned(words * LANES * 4)};
-  bits counted = {aligned((all + 1) * LANES * 8), aligned((all + 1) * LANES * 4)};
-  int failed = !set || !count || !calibration.word || !calibration.before || !counted.word || !counted.before;
-  if (!failed) memset(set, 0, words * 8 * LANES);             /* beyond the last query nothing is drawn */
-  for (; !failed && first < last; first += LANES) {
-    int lanes = last - first < LANES ? last - first : LANES;
+  uint8_t *set = scratch;
+  bits calibration = {(uint64_t *)(set + words * 8 * LANES)}, counted = {calibration.word + words * LANES};
+  calibration.before = (int32_t *)(counted.word + planes * LANES);
+  counted.before = calibration.before + words * LANES;
+  int32_t *count = counted.before + planes * LANES;
+  memset(set + drawn * LANES, 0, (words * 8 - drawn) * LANES);
+  for (; first < last; first += LANES) {
     uint32_t key0[LANES] __attribute__((aligned(64))), key1[LANES] __attribute__((aligned(64)));
     for (int v = 0; v < LANES; v += EACH) {     /* `fold_in` of the trial, then of its first draw */
       numbers zero = {0}, trial;
@@ -330,12 +346,14 @@ int plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t las
       places_of(calibration, words, t->rank[a], guess < words - width ? guess : words - width, width, place);
       for (int lane = 0; lane < LANES; lane++) place[lane] = place[lane] > t->floor[a] ? place[lane] : t->floor[a];
       count_test(t, counted, place, count);
-      for (int k = 0; k < t->thresholds; k++)
-        for (int lane = 0; lane < lanes; lane++) ((uint32_t *)out[k])[to + lane] = t->threshold[k][place[lane]];
+      for (int k = 0; k < t->thresholds; k++) {
+        uint32_t number[LANES] __attribute__((aligned(64)));
+        for (int lane = 0; lane < LANES; lane++) number[lane] = t->threshold[k][place[lane]];
+        store(t, number, (uint32_t *)out[k] + to);
+      }
       for (int m = 0; m < t->metrics; m++)
-        measure(t, t->metric + m, a, place, count, lanes, (uint32_t *)out[t->thresholds + m] + to);
+        measure(t, t->metric + m, a, place, count, (uint32_t *)out[t->thresholds + m] + to);
     }
   }
-  free(set); free(count); free(calibration.word); free(calibration.before); free(counted.word); free(counted.before);
-  return failed;
+  _mm_sfence();                                 /* what went past the caches is there for all */
 }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, reduce
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import jax
@@ -106,8 +107,16 @@ def _library(options: tuple[str, ...], folder: Path | None) -> ctypes.CDLL | Non
     """The program, made or read once in a process."""
     library = c_library(_SOURCE, options, folder)
     if library is not None:
-        library.plain_splits.restype = ctypes.c_int
+        library.plain_splits.restype = None
+        library.plain_splits_scratch.restype = ctypes.c_int64
     return library
+
+
+def _aligned(num: int) -> np.ndarray:
+    """Room for so many numbers, uint32 `[num]`, that begins where a vector may."""
+    memory = np.empty(num + _LANES, np.uint32)
+    begin = -memory.ctypes.data % (4 * _LANES) // 4
+    return memory[begin : begin + num]
 
 
 def plain_program(
@@ -148,6 +157,11 @@ class PlainTrials:
         self._kept: list[Any] = []  # what the task points to
         self._thresholds, self._tree = jax.tree.flatten(parts.threshold)
         self._task = self._made(key)
+        # Made once: what is given back and taken anew comes page by page.
+        size = program.plain_splits_scratch(ctypes.byref(self._task)) // 4
+        self._scratch: SimpleQueue[np.ndarray] = SimpleQueue()
+        for _ in range(num_threads):
+            self._scratch.put(_aligned(size))
 
     def _pointer(self, array: Any, dtype: Any) -> int:
         self._kept.append(np.ascontiguousarray(array, dtype))
@@ -215,37 +229,36 @@ class PlainTrials:
             for metric in shape.metrics
         ]
         # One array for all: to the system a large one is a few large pages, which take less time.
-        size = self._task.alphas * num
-        memory = np.empty((len(types), size), np.uint32)
-        arrays = [
-            row.view(dtype).reshape(-1, num) for row, dtype in zip(memory, types, strict=True)
-        ]
+        # Each row of it has room for whole lanes and begins where a vector may.
+        stride, num_rows = -(-num // _LANES) * _LANES, len(types) * self._task.alphas
+        rows = _aligned(stride * num_rows).reshape(len(types), -1, stride)
+        arrays = [row.view(dtype) for row, dtype in zip(rows, types, strict=True)]
         piece = min(-(-num // (self.num_threads * _PIECES * _LANES)) * _LANES, _LONGEST)
 
-        def run(begin: int) -> int:
+        def run(begin: int) -> None:
             # Of the arrays themselves: so they stay as long as a thread writes, whoever waits.
             out = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-            spans = (ctypes.c_int64(x) for x in (begin, min(begin + piece, num), num))
-            failed: int = self._function(
-                ctypes.byref(self._task), ctypes.c_uint32(first), *spans, out
-            )
-            return failed
+            spans = map(ctypes.c_int64, (begin, min(begin + piece, stride), stride))
+            scratch = self._scratch.get()
+            address = ctypes.c_void_p(scratch.ctypes.data)
+            try:
+                self._function(
+                    ctypes.byref(self._task), ctypes.c_uint32(first), *spans, out, address
+                )
+            finally:
+                self._scratch.put(scratch)
 
-        pieces = [self._threads.submit(run, begin) for begin in range(0, num, piece)]
+        pieces = [self._threads.submit(run, begin) for begin in range(0, stride, piece)]
 
         def wait() -> dict[str, Any]:
             try:
-                failed = [piece.result() for piece in pieces]
+                for one in pieces:
+                    one.result()
             except BaseException:  # Control-C: what has not begun does not begin
-                for piece in pieces:
-                    piece.cancel()
+                for one in pieces:
+                    one.cancel()
                 raise
-            if any(failed):
-                raise MemoryError(
-                    f"memory is short for {self.num_threads} times {_LANES} trials of "
-                    f"{self._parts.num_queries:,} queries side by side"
-                )
-            return self._named(arrays)
+            return self._named([array[:, :num] for array in arrays])
 
         return wait
 

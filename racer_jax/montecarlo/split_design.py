@@ -162,18 +162,19 @@ def _shares(name: str, num: Counts, size: np.ndarray, least: int) -> np.ndarray:
     return np.asarray(share)
 
 
-def split_design(
-    order: np.ndarray,
-    num_calibration: Counts,
-    num_validation: Counts = 0,
-    group: ArrayLike | None = None,
-    question: ArrayLike | None = None,
-) -> Design:
-    """Checks and lays out a way to split: a `SplitSpec`, and the `order` of the `Pool`.
+def _units(
+    order: np.ndarray, group: ArrayLike | None, question: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Group and place of the query at each position, and of each group its units' sizes.
 
-    Use this when a pool is to be split many times in the same way.
+    Returns:
+      Group `[N]` and place within it `[N]` of each query by position, the number of units of each
+      group `[g]`, and the rows of the units of each group, each `[units]`.
     """
     num = len(order)
+    if group is None and question is None:
+        rows = np.broadcast_to(np.int64(1), num)
+        return np.zeros(num, np.int64), np.arange(num), np.array([num]), [rows]
     which, inverse = np.zeros(1), np.zeros(num, np.int64)
     if group is not None:
         which, inverse = _labels("group", group, num)
@@ -197,7 +198,23 @@ def split_design(
     for g in range(len(which)):
         members = by_position[group_of_unit[by_position] == g]
         place[members] = np.arange(len(members))
+    rows_of_unit = np.bincount(unit)
+    rows_of_group = [rows_of_unit[group_of_unit == g] for g in range(len(which))]
+    return inverse[order], place[unit[order]], group_size, rows_of_group
 
+
+def split_design(
+    order: np.ndarray,
+    num_calibration: Counts,
+    num_validation: Counts = 0,
+    group: ArrayLike | None = None,
+    question: ArrayLike | None = None,
+) -> Design:
+    """Checks and lays out a way to split: a `SplitSpec`, and the `order` of the `Pool`.
+
+    Use this when a pool is to be split many times in the same way.
+    """
+    group_of, place, group_size, rows_of_group = _units(order, group, question)
     calibration = _shares("num_calibration", num_calibration, group_size, 1)
     validation = _shares("num_validation", num_validation, group_size, 0)
     num_test = group_size - calibration - validation
@@ -207,17 +224,13 @@ def split_design(
             f"{group_size.sum()} queries or questions for the test and fit in each group: got "
             f"{calibration.tolist()} and {validation.tolist()} of {group_size.tolist()}"
         )
-    rows_of_unit = np.bincount(unit)
     least = most = 0
-    for g in range(len(which)):
-        rows = rows_of_unit[group_of_unit == g]
+    for g, rows in enumerate(rows_of_group):
         if question is not None:
             rows = np.sort(rows)
         least += int(rows[: calibration[g]].sum())
         most += int(rows[len(rows) - calibration[g] :].sum())
-    return Design(
-        calibration, validation, group_size, inverse[order], place[unit[order]], least, most
-    )
+    return Design(calibration, validation, group_size, group_of, place, least, most)
 
 
 class DrawPlan(NamedTuple):

@@ -258,6 +258,9 @@ class Program:
     def __init__(self, function):
         self.plain_splits = function
 
+    def plain_splits_scratch(self, task):
+        return 640
+
 
 def stub_trials(function):
     pool = example(40)
@@ -266,27 +269,23 @@ def stub_trials(function):
     return plain_splits.PlainTrials(Program(function), np.zeros(2, np.uint32), parts, 2)
 
 
-def test_memory_that_is_short_is_an_error():
-    with pytest.raises(MemoryError, match="short for 2 times 64 trials of 40 queries"):
-        stub_trials(lambda *_: 1).start(0, 10)()
-
-
 def test_every_trial_is_run_once_in_pieces_of_whole_lanes():
     spans = []
 
-    def function(task, first_trial, first, last, stride, out):
+    def function(task, first_trial, first, last, stride, out, scratch):
         assert isinstance(first_trial, ctypes.c_uint32)
+        assert scratch.value % 64 == out[0] % 64 == 0
         spans.append((first_trial.value, first.value, last.value, stride.value))
-        return 0
 
     for num in (1, 64, 65, 1000, 20_000):
         spans.clear()
         stub_trials(function).start(7, num)()
         assert {span[0] for span in spans} == {7}
-        assert {span[3] for span in spans} == {num}
+        whole = -(-num // 64) * 64
+        assert {span[3] for span in spans} == {whole}
         ends = sorted(span[1:3] for span in spans)
         assert ends[0][0] == 0
-        assert ends[-1][1] == num
+        assert ends[-1][1] == whole
         assert all(before[1] == after[0] for before, after in pairwise(ends))
         assert all(first % 64 == 0 and last - first <= 4096 for first, last in ends)
 
