@@ -21,7 +21,7 @@ from racer_jax import reporting
 CODE = """
 import sys, time
 start = time.perf_counter()
-import json
+import json, resource
 import jax
 import numpy as np
 from racer_jax.studies import runtime
@@ -32,7 +32,8 @@ if sys.argv[3]:
     runtime.use_compilation_cache(sys.argv[3])
 spent = {"trace": 0.0, "lower": 0.0, "compile or load": 0.0}
 events = {"jaxpr_trace_duration": "trace", "jaxpr_to_mlir_module_duration": "lower",
-          "backend_compile_duration": "compile or load", "program_load_duration": "compile or load"}
+          "backend_compile_duration": "compile or load", "program_load_duration": "compile or load",
+          "c_library_duration": "compile or load"}
 def listen(name, duration, **_):
     if (key := events.get(name.rsplit("/", 1)[-1])) is not None:
         spent[key] += duration
@@ -53,9 +54,10 @@ first = time.perf_counter() - start
 again = time.perf_counter()
 run()
 warm = time.perf_counter() - again
+children = resource.getrusage(resource.RUSAGE_CHILDREN)  # a C compiler
 print(json.dumps({"import": imported, "sort": sorting, **spent, "warm run": warm,
                   "all": imported + first,
-                  "CPU": time.process_time()}))
+                  "CPU": time.process_time() + children.ru_utime + children.ru_stime}))
 """
 
 

@@ -13,10 +13,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+import jax
 
 from racer_jax._files import make_way, read_kept, written_whole
 
@@ -78,12 +81,13 @@ def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctyp
     """
     if os.environ.get(VARIABLE) == "none":
         return None
+    begin = time.perf_counter()
     command = [*_OPTIONS, *options]
     made_from = [source.read_text(encoding="utf-8"), *command, platform.machine(), sys.platform]
     name = _HASH(b"".join(_HASH(part.encode()).digest() for part in made_from)).hexdigest()
     kept = None if folder is None else folder / f"racer_jax-{name}.so"
     if kept is not None and (library := _kept(kept)) is not None:
-        return library
+        return _timed(library, begin)
     compiler = c_compiler()
     if compiler is None:
         return None
@@ -99,7 +103,8 @@ def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctyp
             )
             if kept is not None:
                 _keep(kept, made.read_bytes())
-            return ctypes.CDLL(str(made))  # it stays where it is mapped, without its file
+            # It stays where it is mapped, without its file.
+            return _timed(ctypes.CDLL(str(made)), begin)
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or "").strip().splitlines()
         warnings.warn(
@@ -109,6 +114,13 @@ def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctyp
             stacklevel=3,
         )
         return None
+
+
+def _timed(library: ctypes.CDLL, begin: float) -> ctypes.CDLL:
+    """The same; JAX's listeners hear how long it took."""
+    seconds = time.perf_counter() - begin
+    jax.monitoring.record_event_duration_secs("/racer_jax/c_library_duration", seconds)
+    return library
 
 
 def _kept(path: Path) -> ctypes.CDLL | None:
