@@ -304,10 +304,56 @@ static void measure(const task *t, const metric *m, int a, const int32_t *place,
   store(t, real, out);
 }
 
-/* Bytes that a thread works in. */
+/* What a thread works in. */
+typedef struct {
+  int64_t words, planes;                        /* words of the queries, and of the entries of all planes */
+  uint8_t *set;                                 /* rows of the calibration part */
+  bits calibration, counted;                    /* by position, and in the order of the entries */
+  int32_t *count;                               /* [planes, LANES] */
+} room;
+
+static room room_in(const task *t, uint8_t *scratch) {
+  room r = {t->size / WORD + 1, t->begin[t->planes] / WORD + 1, scratch};
+  r.calibration.word = (uint64_t *)(r.set + r.words * 8 * LANES);
+  r.counted.word = r.calibration.word + r.words * LANES;
+  r.calibration.before = (int32_t *)(r.counted.word + r.planes * LANES);
+  r.counted.before = r.calibration.before + r.words * LANES;
+  r.count = r.counted.before + r.planes * LANES;
+  int64_t drawn = (t->size + 31) / 32 * 4;      /* the rows beyond are in no part */
+  memset(r.set + drawn * LANES, 0, (r.words * 8 - drawn) * LANES);
+  return r;
+}
+
+/* Bytes of it. */
 int64_t plain_splits_scratch(const task *t) {
-  int64_t words = t->size / WORD + 1, counted = t->begin[t->planes] / WORD + 1;
-  return LANES * (words * 8 + t->planes * 4 + (words + counted) * 12);
+  room r = {t->size / WORD + 1, t->begin[t->planes] / WORD + 1};
+  return LANES * (r.words * 8 + (r.words + r.planes) * 12 + t->planes * 4);
+}
+
+/* Thresholds and metrics of the parts in `r.set`, into LANES columns from `at` on. */
+static void measure_set(const task *t, room r, int64_t at, int64_t stride, void *const *out) {
+  int64_t width = t->width / 2 + 2 < r.words ? t->width / 2 + 2 : r.words;
+  pack(r.set, r.words, r.calibration);
+  for (int p = 0; p < t->planes; p++) {
+    int64_t first = t->begin[p] / WORD;
+    bits plane = {r.counted.word + first * LANES, r.counted.before + first * LANES};
+    gather(r.set, t->query + t->begin[p], t->begin[p + 1] / WORD - first, plane);
+  }
+  for (int a = 0; a < t->alphas; a++, at += stride) {
+    int32_t place[LANES];
+    uint32_t number[LANES] __attribute__((aligned(64)));
+    int64_t guess = t->guess[a] / 2 < r.words - width ? t->guess[a] / 2 : r.words - width;
+    places_of(r.calibration, r.words, t->rank[a], guess, width, place);
+    for (int lane = 0; lane < LANES; lane++) place[lane] = place[lane] > t->floor[a] ? place[lane] : t->floor[a];
+    count_test(t, r.counted, place, r.count);
+    for (int k = 0; k < t->thresholds; k++) {
+      for (int lane = 0; lane < LANES; lane++) number[lane] = t->threshold[k][place[lane]];
+      store(t, number, (uint32_t *)out[k] + at);
+    }
+    for (int m = 0; m < t->metrics; m++)
+      measure(t, t->metric + m, a, place, r.count, (uint32_t *)out[t->thresholds + m] + at);
+  }
+  _mm_sfence();                                 /* what went past the caches is there for all */
 }
 
 /* Trials `first_trial` + `first` to `first_trial` + `last` - 1, into columns `first` to `last` - 1 of
@@ -315,14 +361,7 @@ int64_t plain_splits_scratch(const task *t) {
    is what is written. These arrays and the scratch begin where a vector may. */
 void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t last, int64_t stride, void *const *out,
                   uint8_t *scratch) {
-  int64_t words = t->size / WORD + 1, planes = t->begin[t->planes] / WORD + 1, drawn = (t->size + 31) / 32 * 4;
-  int64_t width = t->width / 2 + 2 < words ? t->width / 2 + 2 : words;
-  uint8_t *set = scratch;
-  bits calibration = {(uint64_t *)(set + words * 8 * LANES)}, counted = {calibration.word + words * LANES};
-  calibration.before = (int32_t *)(counted.word + planes * LANES);
-  counted.before = calibration.before + words * LANES;
-  int32_t *count = counted.before + planes * LANES;
-  memset(set + drawn * LANES, 0, (words * 8 - drawn) * LANES);
+  room r = room_in(t, scratch);
   for (; first < last; first += LANES) {
     uint32_t key0[LANES] __attribute__((aligned(64))), key1[LANES] __attribute__((aligned(64)));
     for (int v = 0; v < LANES; v += EACH) {     /* `fold_in` of the trial, then of its first draw */
@@ -333,27 +372,7 @@ void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t la
       *(numbers *)(key0 + v) = key.a;
       *(numbers *)(key1 + v) = key.b;
     }
-    draw_set(t, set, key0, key1);
-    pack(set, words, calibration);
-    for (int p = 0; p < t->planes; p++) {
-      int64_t at = t->begin[p] / WORD;
-      bits plane = {counted.word + at * LANES, counted.before + at * LANES};
-      gather(set, t->query + t->begin[p], t->begin[p + 1] / WORD - at, plane);
-    }
-    for (int a = 0; a < t->alphas; a++) {
-      int32_t place[LANES];
-      int64_t guess = t->guess[a] / 2, to = a * stride + first;
-      places_of(calibration, words, t->rank[a], guess < words - width ? guess : words - width, width, place);
-      for (int lane = 0; lane < LANES; lane++) place[lane] = place[lane] > t->floor[a] ? place[lane] : t->floor[a];
-      count_test(t, counted, place, count);
-      for (int k = 0; k < t->thresholds; k++) {
-        uint32_t number[LANES] __attribute__((aligned(64)));
-        for (int lane = 0; lane < LANES; lane++) number[lane] = t->threshold[k][place[lane]];
-        store(t, number, (uint32_t *)out[k] + to);
-      }
-      for (int m = 0; m < t->metrics; m++)
-        measure(t, t->metric + m, a, place, count, (uint32_t *)out[t->thresholds + m] + to);
-    }
+    draw_set(t, r.set, key0, key1);
+    measure_set(t, r, first, stride, out);
   }
-  _mm_sfence();                                 /* what went past the caches is there for all */
 }
