@@ -41,11 +41,11 @@ def c_compiler() -> str | None:
 
     Use this when you want to know whether C code can be made.
     """
-    wanted = os.environ.get(VARIABLE, "")
-    if wanted == "none":
+    request = os.environ.get(VARIABLE, "")
+    if request == "none":
         return None
-    found = (shutil.which(name) for name in ([wanted] if wanted else _NAMES))
-    return next((path for path in found if path), None)
+    paths = (shutil.which(name) for name in ([request] if request else _NAMES))
+    return next((path for path in paths if path), None)
 
 
 @cache
@@ -85,26 +85,26 @@ def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctyp
     command = [*_OPTIONS, *options]
     made_from = [source.read_text(encoding="utf-8"), *command, platform.machine(), sys.platform]
     name = _HASH(b"".join(_HASH(part.encode()).digest() for part in made_from)).hexdigest()
-    kept = None if folder is None else folder / f"racer_jax-{name}.so"
-    if kept is not None and (library := _kept(kept)) is not None:
+    target = None if folder is None else folder / f"racer_jax-{name}.so"
+    if target is not None and (library := _kept(target)) is not None:
         return _timed(library, begin)
     compiler = c_compiler()
     if compiler is None:
         return None
     try:
         with tempfile.TemporaryDirectory(prefix="racer_jax-") as place:
-            made = Path(place) / "code.so"
+            output = Path(place) / "code.so"
             subprocess.run(
-                [compiler, *command, "-o", str(made), str(source)],
+                [compiler, *command, "-o", str(output), str(source)],
                 check=True,
                 capture_output=True,
                 text=True,
                 timeout=_SECONDS,
             )
-            if kept is not None:
-                _keep(kept, made.read_bytes())
+            if target is not None:
+                _keep(target, output.read_bytes())
             # It stays where it is mapped, without its file.
-            return _timed(ctypes.CDLL(str(made)), begin)
+            return _timed(ctypes.CDLL(str(output)), begin)
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or "").strip().splitlines()
         warnings.warn(

@@ -93,10 +93,10 @@ def program_in_use() -> str:
     if options is None:
         return "none: it is for processors with AVX-512 or AVX2 under Linux"
     if c_compiler() is None:
-        wanted = os.environ.get(VARIABLE, "")
-        if wanted == "none":
-            return f"none: {VARIABLE}={wanted}"
-        return f"none: no C compiler ({wanted or 'cc, gcc or clang'}) is on the path"
+        request = os.environ.get(VARIABLE, "")
+        if request == "none":
+            return f"none: {VARIABLE}={request}"
+        return f"none: no C compiler ({request or 'cc, gcc or clang'}) is on the path"
     if _library(options, program_folder()) is None:
         return f"none: {c_compiler()} cannot compile it"
     return f"plain splits by {'AVX-512' if _WIDE[0] in options else 'AVX2'}"
@@ -220,7 +220,7 @@ class PlainTrials:
 
         Returns:
           A function that returns what `KernelTrials.chunk` does, of exactly `num` trials, and means
-          in the place of totals where they are wanted; host arrays `[a, s]`.
+          in the place of totals where they are asked for; host arrays `[a, s]`.
         """
         shape = self._parts.shape
         types = [np.asarray(leaf).dtype for leaf in self._thresholds[: self._task.thresholds]]
