@@ -1,13 +1,14 @@
 """How long do the same splits and alphas take: NumPy, JAX, a C program, and this package?
 
-    python benchmarks/bound_check.py [--workload W1|W2] [--rounds 5] [--page]
+    python benchmarks/bound_check.py [--workload W1|W2] [--rounds 5] [--form avx2] [--page]
 
 W1: 8,000 queries, 10,000 splits, 99 alphas. W2: 100,000 queries, 1,000 splits, 20 alphas. Half of
 them calibrate; 7 models and the null model; risk, size and abstention of every split and alpha. All
 agree before anything is timed: deterministic ones count for count on the same splits, those with a
 generator of their own with the exact law. Rounds are interleaved and the median counts. Slow
 variants run on fewer splits and are extrapolated, which the table says. `--page` puts the table of
-W1 into docs/benchmarks.md.
+W1 into docs/benchmarks.md. `--form` compiles the C program for less than the processor has; XLA is
+held back by `XLA_FLAGS=--xla_cpu_max_isa=AVX2`.
 """
 
 import os
@@ -24,9 +25,8 @@ from reference_c import Reference, build
 from timing import interleaved
 
 from racer_jax import reference, reporting
-from racer_jax.montecarlo import trial_runs
+from racer_jax.montecarlo import plain_splits, trial_runs
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
-from racer_jax.montecarlo.plain_splits import program_in_use
 from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
 from racer_jax.montecarlo.trials import Trials, split_trials
@@ -46,6 +46,9 @@ class Config(Counted):
 
     workload: Annotated[Literal["W1", "W2"], "which pool, splits and alphas"] = "W1"
     rounds: Annotated[int, "interleaved rounds"] = 5
+    form: Annotated[
+        Literal["best", "avx2", "avx2-slow-pdep"], "what the C program is compiled for"
+    ] = "best"
     page: Annotated[bool, "put the table of W1 into docs/benchmarks.md"] = False
 
 
@@ -157,7 +160,7 @@ def variants(
         variants[f"{OURS}, 1 device"] = Variant(
             lambda: trials(task, pool, num_splits, num_devices=1), 1, note
         )
-    if jax.default_backend() == "cpu" and program_in_use().startswith("plain splits"):
+    if jax.default_backend() == "cpu" and plain_splits.program_in_use().startswith("plain splits"):
         variants[KERNEL] = Variant(
             lambda: by_xla(task, pool, num_splits), 1, f"{note}, {devices} devices"
         )
@@ -186,6 +189,11 @@ def variants(
 
 def main() -> None:
     config = reporting.parse_config(Config, "Times the bound check against NumPy, JAX and C.")
+    if (options := plain_splits.compiler_options()) is not None and config.form != "best":
+        narrow = [x for x in options if "avx512" not in x and x != "-mprefer-vector-width=512"]
+        if config.form == "avx2-slow-pdep":
+            narrow.remove("-DFAST_PDEP")
+        plain_splits.compiler_options = lambda: tuple(narrow)
     runtime.use_all_cores()
     task = workload(config.workload)
     pool = pool_steps(task.nonconformity, task.correct).only(*METRICS)

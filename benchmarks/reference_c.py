@@ -13,13 +13,13 @@ import numpy as np
 from baselines import Problem
 
 from racer_jax._c_code import c_library
-from racer_jax.montecarlo.plain_splits import PlainTrials, compiler_options
+from racer_jax.montecarlo import plain_splits
 from racer_jax.montecarlo.plan import plan_parts
 from racer_jax.montecarlo.split_design import split_design
 from racer_jax.montecarlo.step_functions import Pool
 
 SOURCE = Path(__file__).with_name("splits_reference.c")
-PACKAGE = Path(plan_parts.__code__.co_filename).parent
+PROGRAM = Path(plain_splits.__file__).with_suffix(".c")
 
 
 class Reference:
@@ -33,19 +33,19 @@ class Reference:
     def run(self, seed: int, num_splits: int, threads: int) -> np.ndarray:
         """Risk, size and abstention, float32 `[3, s, a]`."""
         key = np.array([0, seed], np.uint32)
-        trials = PlainTrials(self.library, key, self.parts, threads)
+        trials = plain_splits.PlainTrials(self.library, key, self.parts, threads)
         means = trials.start(0, num_splits)()["test"]
         return np.stack([means[name].T for name in ("risk", "size", "abstention")])
 
 
 def build(pool: Pool, problem: Problem) -> Reference | None:
     """Compiles the program; None where it cannot run, or the split is not in halves."""
-    options = compiler_options()
+    options = plain_splits.compiler_options()
     if options is None or 2 * problem.num_calibration != pool.num_queries:
         return None
     # One file, so that the hash by which it is known is that of all of it.
     whole = SOURCE.read_text("utf-8").replace(
-        '#include "plain_splits.c"', (PACKAGE / "plain_splits.c").read_text("utf-8")
+        '#include "plain_splits.c"', PROGRAM.read_text("utf-8")
     )
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / SOURCE.name

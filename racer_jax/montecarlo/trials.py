@@ -97,6 +97,8 @@ def split_trials(
       num_trials: S, the number of splits.
       first_trial: Index of the first; trials are numbered below 2**32.
       devices: Devices that share the trials; all by default. The results do not depend on them.
+        Where `plain_splits` runs the trials, each device named is one thread, and without a name
+        every core is.
       **split: How each trial splits the pool, the fields of `SplitSpec`: `num_calibration`, and
         where wanted `num_validation`, `group` and `question`.
 
