@@ -8,6 +8,7 @@ pages show are then drawn again there too, as wide as the others and small enoug
 repository.
 """
 
+import math
 import re
 import subprocess
 import sys
@@ -74,15 +75,16 @@ def growth() -> Figure:
     figure, (axis,) = _figure(3.6)
     _, *rows = table("benchmarks.md", "## Growth")
     styles = styles_of([row[0] for row in rows])
-    for row in rows:
-        times = [number(cell.split(": ")[1]) for cell in row[1:-1]]
+    times_of = [[number(cell.split(": ")[1]) for cell in row[1:-1]] for row in rows]
+    for row, times in zip(rows, times_of, strict=True):
         factors = [2.0**step for step in range(len(times))]
         label = f"{row[0]}, power {row[-1]}"
         axis.plot(factors, times, **styles[row[0]].marked(label=label))
     axis.set_xscale("log", base=2)
     axis.set_yscale("log", base=2)
     axis.set_xticks(factors, [f"x {factor:g}" for factor in factors])
-    ticks = [8, 16, 32, 64, 128]
+    least, most = math.log2(min(map(min, times_of))), math.log2(max(map(max, times_of)))
+    ticks = [2**power for power in range(math.floor(least), math.ceil(most) + 1)]
     axis.set_yticks(ticks, [f"{tick}" for tick in ticks])
     axis.set_xlabel("what is doubled, from the smallest of its row")
     axis.set_ylabel("milliseconds")
