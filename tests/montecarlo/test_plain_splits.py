@@ -228,6 +228,7 @@ INTEL = frozenset((*plain_splits._AVX2, *plain_splits._AVX512))
     ],
 )
 def test_what_a_processor_can_do(monkeypatch, flags, vendor, family, wide, fast):
+    monkeypatch.delenv("RACER_JAX_CC", raising=False)
     monkeypatch.setattr(plain_splits, "processor", lambda: (flags, vendor, family))
     monkeypatch.setattr(plain_splits.platform, "machine", lambda: "x86_64")
     options = plain_splits.compiler_options()
