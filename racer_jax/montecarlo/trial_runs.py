@@ -32,6 +32,9 @@ from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
 _CHUNK = 512
+# The least of them where the program runs them. Its threads are done sooner than NumPy with the sums,
+# and those of many trials at once take little longer than those of few.
+_PROGRAM_CHUNK = 4096
 
 
 # Traced once for the shape of its results and for the loop over tiles: half of all tracing.
@@ -217,7 +220,7 @@ class ProgramTrials:
 
     def __init__(self, trials: PlainTrials) -> None:
         self._trials = trials
-        self.usual_chunk = _CHUNK * trials.num_threads
+        self.usual_chunk = max(_PROGRAM_CHUNK, _CHUNK * trials.num_threads)
 
     def means(self, first: int, num: int) -> dict[str, Any]:
         """As of `KernelTrials`. Use this when each trial is wanted by itself."""

@@ -4,6 +4,7 @@ import ctypes
 import warnings
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -182,12 +183,13 @@ def test_where_the_program_is_used(monkeypatch):
     library = object()
     monkeypatch.setattr(plain_splits, "_library", lambda *_: library)
     monkeypatch.setattr(plain_splits, "compiler_options", lambda: ("-mavx2",))
-    monkeypatch.setattr(
-        trial_runs, "PlainTrials", lambda program, *_: type("T", (), {"num_threads": 3})()
-    )
+    threads = 3
+    monkeypatch.setattr(trial_runs, "PlainTrials", lambda *_: SimpleNamespace(num_threads=threads))
     monkeypatch.setattr(trial_runs, "KernelTrials", lambda *_: "kernel")
     pool = example(40)
-    assert runner_of(pool).usual_chunk == 3 * 512
+    assert runner_of(pool).usual_chunk == 4096
+    threads = 9
+    assert runner_of(pool).usual_chunk == 9 * 512
     assert runner_of(pool, num_validation=5) == "kernel"
     assert runner_of(pool, group=np.arange(40) % 2) == "kernel"
     assert runner_of(pool, question=np.arange(40) // 2, num_calibration=9) == "kernel"
