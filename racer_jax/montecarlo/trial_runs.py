@@ -32,8 +32,8 @@ from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
 _CHUNK = 512
-# The least of them where the program runs them. Its threads are done sooner than NumPy with the sums,
-# and those of many trials at once take little longer than those of few.
+# The least of them where the program runs them. Its threads are done sooner than NumPy with the
+# sums, and those of many trials at once take little longer than those of few.
 _PROGRAM_CHUNK = 4096
 
 

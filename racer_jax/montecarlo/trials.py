@@ -137,7 +137,7 @@ class StreamSpec(SplitSpec, total=False):
 
     Attributes:
       num_calibration: As of `SplitSpec`, and so are `num_validation`, `group` and `question`.
-      chunk_size: Trials in memory at once, at least 1; by default 512 a device, at least 4,096 where
+      chunk_size: Trials in memory at once, at least 1; by default 512 a device, 4,096 or more where
         the C program of `plain_splits` runs them, and more on an accelerator. Metrics that count
         have the same summary whatever it is.
       bins: Bins of each histogram, at least 2; 200 by default. They cover eight standard deviations
