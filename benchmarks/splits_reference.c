@@ -71,10 +71,10 @@ static void draw_cheaply(const task *t, uint8_t *set, uint64_t seed) {
 
 /* As in the package. */
 void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t last, int64_t stride, void *const *out,
-                  uint8_t *scratch) {
+                  uint8_t *scratch, tally *y) {
   room r = room_in(t, scratch);
   for (; first < last; first += LANES) {
     draw_cheaply(t, r.set, mix(t->key[1]) + first_trial + first);
-    measure_set(t, r, first, stride, out);
+    measure_set(t, r, first, stride, out, y);
   }
 }

@@ -281,14 +281,36 @@ INLINE void store(const task *t, const void *number, uint32_t *out) {
   }
 }
 
-/* The totals of a metric, or its means. */
-static void measure(const task *t, const metric *m, int a, const int32_t *place, const int32_t *count, uint32_t *out) {
+/* How often each whole total stands among the trials, in the place of the totals themselves. */
+typedef struct {
+  const int32_t *low, *spread;                  /* [metrics, alphas]: the least that is counted; [metrics] */
+  int32_t *const *times;                        /* of each metric [alphas, spread] */
+  int64_t outside;                              /* totals that are not counted, as they lie elsewhere */
+  int32_t lanes;                                /* how many of the lanes count */
+} tally;
+
+INLINE void tell(const task *t, tally *y, int m, int a, const int32_t *total) {
+  int32_t low = y->low[m * t->alphas + a], *times = y->times[m] + (int64_t)a * y->spread[m];
+  for (int lane = 0; lane < y->lanes; lane++) {
+    uint32_t at = (uint32_t)total[lane] - (uint32_t)low;
+    if (at < (uint32_t)y->spread[m]) times[at]++;
+    else y->outside++;
+  }
+}
+
+/* The totals of metric `number`, or its means. */
+static void measure(const task *t, int number, int a, const int32_t *place, const int32_t *count, uint32_t *out, tally *y) {
+  const metric *m = t->metric + number;
   int32_t total[LANES] __attribute__((aligned(64)));
   float real[LANES] __attribute__((aligned(64))), rows = (float)(t->size - t->num);
   if (m->whole) {
     for (int lane = 0; lane < LANES; lane++) total[lane] = m->misses ? t->last[a] - place[lane] : m->start;
     for (int k = m->first; k < m->first + m->num; k++)
       for (int lane = 0; lane < LANES; lane++) total[lane] += count[t->plane[k] * LANES + lane] * t->weight[k];
+    if (y) {
+      tell(t, y, number, a, total);
+      return;
+    }
     if (!t->means) {
       store(t, total, out);
       return;
@@ -330,8 +352,8 @@ int64_t plain_splits_scratch(const task *t) {
   return LANES * (r.words * 8 + (r.words + r.planes) * 12 + t->planes * 4);
 }
 
-/* Thresholds and metrics of the parts in `r.set`, into LANES columns from `at` on. */
-static void measure_set(const task *t, room r, int64_t at, int64_t stride, void *const *out) {
+/* Thresholds and metrics of the parts in `r.set`, into LANES columns from `at` on, or into a tally. */
+static void measure_set(const task *t, room r, int64_t at, int64_t stride, void *const *out, tally *y) {
   int64_t width = t->width / 2 + 2 < r.words ? t->width / 2 + 2 : r.words;
   pack(r.set, r.words, r.calibration);
   for (int p = 0; p < t->planes; p++) {
@@ -351,16 +373,17 @@ static void measure_set(const task *t, room r, int64_t at, int64_t stride, void 
       store(t, number, (uint32_t *)out[k] + at);
     }
     for (int m = 0; m < t->metrics; m++)
-      measure(t, t->metric + m, a, place, r.count, (uint32_t *)out[t->thresholds + m] + at);
+      measure(t, m, a, place, r.count, y ? 0 : (uint32_t *)out[t->thresholds + m] + at, y);
   }
   _mm_sfence();                                 /* what went past the caches is there for all */
 }
 
 /* Trials `first_trial` + `first` to `first_trial` + `last` - 1, into columns `first` to `last` - 1 of
    arrays [alphas, stride]: the thresholds, then each metric. `first` and `stride` are whole LANES, and so
-   is what is written. These arrays and the scratch begin where a vector may. */
+   is what is written. These arrays and the scratch begin where a vector may. With a tally, which is for
+   totals that are all whole, nothing is written but its counts. */
 void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t last, int64_t stride, void *const *out,
-                  uint8_t *scratch) {
+                  uint8_t *scratch, tally *y) {
   room r = room_in(t, scratch);
   for (; first < last; first += LANES) {
     uint32_t key0[LANES] __attribute__((aligned(64))), key1[LANES] __attribute__((aligned(64)));
@@ -373,6 +396,7 @@ void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t la
       *(numbers *)(key1 + v) = key.b;
     }
     draw_set(t, r.set, key0, key1);
-    measure_set(t, r, first, stride, out);
+    if (y) y->lanes = last - first < LANES ? last - first : LANES;
+    measure_set(t, r, first, stride, out, y);
   }
 }

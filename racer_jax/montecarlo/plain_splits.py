@@ -112,6 +112,21 @@ def _library(options: tuple[str, ...], folder: Path | None) -> ctypes.CDLL | Non
     return library
 
 
+class _Tally(ctypes.Structure):
+    """`tally` of plain_splits.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("low", "spread", "times")),
+        ("outside", ctypes.c_int64),
+        ("lanes", ctypes.c_int32),
+    )
+
+
+def _addresses(arrays: Sequence[np.ndarray]) -> Any:
+    """Where each array is, for C; whoever holds it must hold the arrays too."""
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
 def _aligned(num: int) -> np.ndarray:
     """Room for so many numbers, uint32 `[num]`, that begins where a vector may."""
     memory = np.empty(num + _LANES, np.uint32)
@@ -233,24 +248,96 @@ class PlainTrials:
         stride, num_rows = -(-num // _LANES) * _LANES, len(types) * self._task.alphas
         rows = _aligned(stride * num_rows).reshape(len(types), -1, stride)
         arrays = [row.view(dtype) for row, dtype in zip(rows, types, strict=True)]
-        piece = min(-(-num // (self.num_threads * _PIECES * _LANES)) * _LANES, _LONGEST)
 
-        def run(begin: int) -> None:
+        def run(begin: int, end: int) -> None:
             # Of the arrays themselves: so they stay as long as a thread writes, whoever waits.
-            out = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-            spans = map(ctypes.c_int64, (begin, min(begin + piece, stride), stride))
-            scratch = self._scratch.get()
-            address = ctypes.c_void_p(scratch.ctypes.data)
+            self._call(first, begin, end, stride, _addresses(arrays), None)
+
+        wait = self._shared(stride, run)
+        return lambda: wait() or self._named([array[:, :num] for array in arrays])
+
+    @property
+    def all_whole(self) -> bool:
+        """Whether `start_counts` can count. Use this before it is called."""
+        return all(metric.whole for metric in self._parts.shape.metrics)
+
+    def start_counts(
+        self, first: int, num: int, low: Sequence[np.ndarray], spread: Sequence[int]
+    ) -> Callable[[], list[np.ndarray] | None]:
+        """Starts some trials of which only the distribution of each metric's totals is wanted.
+
+        Use this when there are more trials than anyone looks at, and all totals are whole.
+
+        Args:
+          first: Number of the first trial.
+          num: How many.
+          low: The least total of each metric that is counted, int32 `[a]`.
+          spread: How many values from it on, of each metric.
+
+        Returns:
+          A function that waits for them, and returns how often each of these totals stands among
+          the trials, int64 `[a, spread]` of each metric; None where a total was another.
+        """
+        lows = np.ascontiguousarray(low, np.int32)
+        spreads = np.ascontiguousarray(spread, np.int32)
+        free: SimpleQueue[tuple[_Tally, list[np.ndarray]]] = SimpleQueue()
+        tallies = []
+        for _ in range(self.num_threads):
+            tables = [
+                np.zeros((len(row), wide), np.int32) for row, wide in zip(lows, spread, strict=True)
+            ]
+            tallies.append((_Tally(), tables))
+            free.put(tallies[-1])
+
+        def run(begin: int, end: int) -> None:
+            tally, tables = one = free.get()
+            # Of arrays that this function holds, as above.
+            times = _addresses(tables)
+            tally.low, tally.spread = lows.ctypes.data, spreads.ctypes.data
+            tally.times = ctypes.addressof(times)
             try:
-                self._function(
-                    ctypes.byref(self._task), ctypes.c_uint32(first), *spans, out, address
-                )
+                self._call(first, begin, end, num, None, tally)
             finally:
-                self._scratch.put(scratch)
+                free.put(one)
 
-        pieces = [self._threads.submit(run, begin) for begin in range(0, stride, piece)]
+        wait = self._shared(num, run)
 
-        def wait() -> dict[str, Any]:
+        def counts() -> list[np.ndarray] | None:
+            wait()
+            if any(tally.outside for tally, _ in tallies):
+                return None
+            by_metric = zip(*(tables for _, tables in tallies), strict=True)
+            return [np.asarray(np.sum(tables, axis=0, dtype=np.int64)) for tables in by_metric]
+
+        return counts
+
+    def _call(
+        self, first: int, begin: int, end: int, stride: int, out: Any, tally: "_Tally | None"
+    ) -> None:
+        """Trials `begin` to `end` after the first, in this thread."""
+        spans = map(ctypes.c_int64, (begin, end, stride))
+        scratch = self._scratch.get()
+        try:
+            self._function(
+                ctypes.byref(self._task),
+                ctypes.c_uint32(first),
+                *spans,
+                out,
+                ctypes.c_void_p(scratch.ctypes.data),
+                None if tally is None else ctypes.byref(tally),
+            )
+        finally:
+            self._scratch.put(scratch)
+
+    def _shared(self, num: int, run: Callable[[int, int], None]) -> Callable[[], None]:
+        """`run` of pieces of `num` trials by all threads; what it returns waits for them."""
+        piece = min(-(-num // (self.num_threads * _PIECES * _LANES)) * _LANES, _LONGEST)
+        pieces = [
+            self._threads.submit(run, begin, min(begin + piece, num))
+            for begin in range(0, num, piece)
+        ]
+
+        def wait() -> None:
             try:
                 for one in pieces:
                     one.result()
@@ -258,7 +345,6 @@ class PlainTrials:
                 for one in pieces:
                     one.cancel()
                 raise
-            return self._named([array[:, :num] for array in arrays])
 
         return wait
 

@@ -17,6 +17,9 @@ import numpy as np
 from racer_jax._files import written_whole
 from racer_jax.montecarlo.value_counts import ValueCounts
 
+# Totals on either side of the mean that a range has at least: the pilot may have been all alike.
+_LEAST_REACH = 128
+
 
 class Summary(NamedTuple):
     """Moments and histogram of one metric over trials, by alpha.
@@ -137,6 +140,17 @@ class Accumulator:
     def exact(self) -> bool:
         """Whether the totals are whole numbers, and summed as such."""
         return self.centre.dtype.kind == "i"
+
+    def reach(self) -> tuple[np.ndarray, int]:
+        """The range of whole totals that the bins cover: its least `[a]`, int32, and its width.
+
+        Use this when totals are counted before they come here.
+        """
+        half = int((self.width * self.histogram.shape[1] // 2 + self.width).max())
+        half = max(half, _LEAST_REACH)
+        limits = np.iinfo(np.int32)
+        low = np.clip(self.centre - half, limits.min, limits.max - 2 * half)
+        return low.astype(np.int32), 2 * half + 1
 
     def add(self, totals: np.ndarray) -> None:
         """Adds trials `[a, s]`. Use this when more trials are there."""

@@ -1,7 +1,7 @@
 r"""How trials of one pool are run: by the kernel on JAX's devices, or plain ones by a C program."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -28,13 +28,17 @@ from racer_jax.montecarlo.split_design import Design, trial_keys
 from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.trial_means import means_on_host
-from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
+from racer_jax.montecarlo.value_counts import ValueCounts, counts_of_table, value_counts
 
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
 _CHUNK = 512
 # The least of them where the program runs them. Its threads are done sooner than NumPy with the
 # sums, and those of many trials at once take little longer than those of few.
 _PROGRAM_CHUNK = 4096
+# Trials of a chunk that the program counts, which no one holds; and the most counts of a thread, as
+# more of them do not stay in its cache.
+_COUNTED_CHUNK = 1 << 14
+_MOST_COUNTS = 1 << 20
 
 
 # Traced once for the shape of its results and for the loop over tiles: half of all tracing.
@@ -210,30 +214,61 @@ class KernelTrials:
 class ProgramTrials:
     """The trials of one pool that is split plainly, by the C program.
 
+    Where all totals are whole, a stream's first chunk says in which range they lie, and of the
+    others only the distribution is kept: as of an accelerator, which counts for another reason.
+
     Use this when `plain_program` returned one.
 
     Args:
       trials: The program with its task.
+      names: The metrics, in their order.
     """
 
     counts_totals = False
 
-    def __init__(self, trials: PlainTrials) -> None:
-        self._trials = trials
-        self.usual_chunk = max(_PROGRAM_CHUNK, _CHUNK * trials.num_threads)
+    def __init__(self, trials: PlainTrials, names: Sequence[str]) -> None:
+        self._trials, self._names = trials, names
+        self._ranges: list[tuple[np.ndarray, int]] = []
+        usual = max(_PROGRAM_CHUNK, _CHUNK * trials.num_threads)
+        self.usual_chunk = _COUNTED_CHUNK if trials.all_whole else usual
 
     def means(self, first: int, num: int) -> dict[str, Any]:
         """As of `KernelTrials`. Use this when each trial is wanted by itself."""
         result: dict[str, Any] = jax.tree.map(np.transpose, self._trials.start(first, num)())
         return result
 
+    @property
+    def can_count(self) -> bool:
+        """Whether ranges would be of use. Use this before they are found."""
+        return self._trials.all_whole and not self._ranges
+
+    def count_within(self, ranges: Mapping[str, tuple[np.ndarray, int]]) -> None:
+        """From here on totals are counted within these ranges, by metric: least `[a]` and width.
+
+        Use this when the first trials have shown where totals lie.
+        """
+        chosen = [ranges[name] for name in self._names]
+        if sum(width * len(low) for low, width in chosen) <= _MOST_COUNTS:
+            self._ranges = chosen
+
     def start(self, first: int, num: int, longest: int, count: bool) -> Callable[[], Chunk]:
-        """As of `KernelTrials`; no chunk is longer than it has to be, and none is counted.
+        """As of `KernelTrials`; no chunk is longer than it has to be.
 
         Use this when the threads work on a chunk while the last is read.
         """
-        wait = self._trials.start(first, num)
-        return lambda: Chunk(num, wait(), {})
+        if not self._ranges:
+            wait = self._trials.start(first, num)
+            return lambda: Chunk(num, wait(), {})
+        counts = self._trials.start_counts(first, num, *zip(*self._ranges, strict=True))
+        return lambda: self._counted(first, num, counts())
+
+    def _counted(self, first: int, num: int, tables: list[np.ndarray] | None) -> Chunk:
+        if tables is None:  # a total out of range, which is as good as never: each by itself
+            return Chunk(num, self._trials.start(first, num)(), {})
+        named = zip(self._names, self._ranges, tables, strict=True)
+        counts = {name: counts_of_table(low, table) for name, (low, _), table in named}
+        none: Any = np.empty((0, 0), np.int32)
+        return Chunk(num, {"test": dict.fromkeys(self._names, none)}, {"test": counts})
 
 
 Runner = KernelTrials | ProgramTrials
@@ -268,7 +303,8 @@ def trial_runner(
     program = plain_program(design, parts, used)
     if program is not None:
         threads = usual_threads(devices, len(used))
-        return ProgramTrials(PlainTrials(program, words, parts, threads))
+        names = [metric.name for metric in parts.shape.metrics]
+        return ProgramTrials(PlainTrials(program, words, parts, threads), names)
     return KernelTrials(words, *kernel_plan(parts, size), used)
 
 
@@ -281,7 +317,12 @@ def kernel_plan(parts: PlanParts, size: PlanSize | None = None) -> tuple[TrialPl
     return (plan, shape) if size is None else padded(plan, shape, size)
 
 
-def chunks(runner: Runner, spans: Sequence[tuple[int, int]], count: bool) -> Iterator[Chunk]:
+def chunks(
+    runner: Runner,
+    spans: Sequence[tuple[int, int]],
+    count: bool,
+    ranges: Callable[[], Mapping[str, tuple[np.ndarray, int]]],
+) -> Iterator[Chunk]:
     """The trials of each span (first, number); the next are under way while the caller has these.
 
     Use this when trials are summed chunk by chunk.
@@ -290,12 +331,16 @@ def chunks(runner: Runner, spans: Sequence[tuple[int, int]], count: bool) -> Ite
       runner: From `trial_runner`.
       spans: First trial and number of trials of each chunk.
       count: Whether devices that can count totals shall do so.
+      ranges: Returns in which range the totals of each metric lie, as far as the caller knows after
+        the first chunk; nothing where it has seen none.
     """
     longest = max((num for _, num in spans), default=0)
     pending: deque[Callable[[], Chunk]] = deque()
     for first, num in spans:
+        if isinstance(runner, ProgramTrials) and runner.can_count and (known := ranges()):
+            runner.count_within(known)
         pending.append(runner.start(first, num, longest, count))
-        if len(pending) == 2:
+        if len(pending) == 2 or (isinstance(runner, ProgramTrials) and runner.can_count):
             yield pending.popleft()()
     for wait in pending:
         yield wait()

@@ -237,7 +237,8 @@ def stream_trials(
         report(num_done)
     spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk)
     count = design.even and runner.counts_totals
-    for chunk in chunks(runner, [(first_trial + start, num) for start, num in spans], count):
+    numbered = [(first_trial + start, num) for start, num in spans]
+    for chunk in chunks(runner, numbered, count, lambda: {n: x.reach() for n, x in sums.items()}):
         _add(sums, chunk, stream.bins, design.even)
         report(chunk.num)
         if store is not None:

@@ -1,8 +1,10 @@
 """The C program for plain splits: the numbers of the kernel, bit for bit, and where it is used."""
 
 import ctypes
+import gc
 import warnings
-from functools import partial
+from dataclasses import replace
+from functools import partial, partialmethod
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from racer_jax.montecarlo import plain_splits, trial_runs
 from racer_jax.montecarlo.plan import plan_parts
 from racer_jax.montecarlo.split_design import split_design
 from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.summaries import Accumulator
 from racer_jax.montecarlo.trials import split_trials, stream_trials
 
 LEVELS = [0.004, 0.03, 0.1, 0.25, 0.5, 0.9, 0.995]
@@ -70,10 +73,10 @@ def by(monkeypatch, library, run):
     with monkeypatch.context() as patch:
         patch.setattr(plain_splits, "_library", lambda *_: library)
         used = []
-        start = plain_splits.PlainTrials.start
-        patch.setattr(
-            plain_splits.PlainTrials, "start", lambda *args: used.append(1) or start(*args)
-        )
+        for name in ("start", "start_counts"):
+            start = getattr(plain_splits.PlainTrials, name)
+            counted = partial(lambda start, *args: used.append(1) or start(*args), start)
+            patch.setattr(plain_splits.PlainTrials, name, partialmethod(counted))
         result = run()
         assert bool(used) == (library is not None)
     return result
@@ -122,23 +125,76 @@ def test_positions_of_more_than_sixteen_bits(monkeypatch, program):
     same(by(monkeypatch, program, run), by(monkeypatch, None, run))
 
 
-def test_streams_and_budgets_have_the_same_summary(monkeypatch):
+WHOLE = ("risk", "size", "abstention", "avoidable_miss", "calls")
+
+
+@pytest.mark.parametrize("names", [(), WHOLE], ids=["totals", "counts"])
+def test_streams_and_budgets_have_the_same_summary(monkeypatch, names):
     program = program_of(HERE or FAST)
     pool = example(61, kind="ties")
+    pool = pool.only(*names) if names else pool
+    counted = []
+    start = plain_splits.PlainTrials.start_counts
+    monkeypatch.setattr(
+        plain_splits.PlainTrials, "start_counts", lambda *args: counted.append(1) or start(*args)
+    )
     run = partial(
         stream_trials,
         jax.random.key(1),
         pool,
         num_calibration=29,
         budget=[-1, 0, 3, 28],
-        num_trials=700,
+        num_trials=813,
         chunk_size=100,
         bins=7,
     )
     ours, kernels = by(monkeypatch, program, run), by(monkeypatch, None, run)
+    assert len(counted) == (4 if names else 0)  # all but the first chunk
     assert set(ours) == set(pool.metrics)
     for name, summary in ours.items():
         jax.tree.map(np.testing.assert_array_equal, summary, kernels[name])
+
+
+@pytest.mark.parametrize("most", [1 << 20, 0])
+def test_totals_that_no_range_foresaw_are_summed_one_by_one(monkeypatch, most):
+    program = program_of(HERE or FAST)
+    run = partial(
+        stream_trials,
+        jax.random.key(1),
+        example(61).only(*WHOLE),
+        num_calibration=29,
+        alpha=LEVELS,
+        num_trials=900,
+        chunk_size=100,
+    )
+    expected = by(monkeypatch, program, run)
+
+    def narrow(self):
+        return np.asarray(self.centre, np.int32), 3
+
+    monkeypatch.setattr(Accumulator, "reach", narrow)
+    monkeypatch.setattr(trial_runs, "_MOST_COUNTS", most)  # and where counts would take too much
+    jax.tree.map(np.testing.assert_array_equal, by(monkeypatch, program, run), expected)
+
+
+@pytest.mark.parametrize("num", [1, 64, 65, 1000])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_counts_are_those_of_the_totals(program, num, num_threads):
+    pool = example(61).only(*WHOLE)
+    design = split_design(pool.order, num_calibration=29)
+    parts = plan_parts(pool, design, design.budgets(LEVELS), False)
+    trials = plain_splits.PlainTrials(program, np.array([3, 4], np.uint32), parts, num_threads)
+    totals = list(trials.start(5, num)()["test"].values())[:-1]
+    low = [total.min(axis=1) - i for i, total in enumerate(totals)]
+    spread = [int(np.ptp(total, axis=1).max()) + 1 + 2 * i for i, total in enumerate(totals)]
+    tables = trials.start_counts(5, num, low, spread)()
+    for total, first, width, table in zip(totals, low, spread, tables, strict=True):
+        expected = [np.bincount(row, minlength=width) for row in total - first[:, None]]
+        np.testing.assert_array_equal(table, expected)
+    widest = int(np.argmax(spread))
+    spread[widest] = 1
+    assert trials.start_counts(5, num, low, spread)() is None or num == 1
+    assert trials.start_counts(5, num, [row + 1 for row in low], spread)() is None
 
 
 def test_a_stream_goes_on_where_the_other_way_ended(monkeypatch, tmp_path):
@@ -183,13 +239,15 @@ def test_where_the_program_is_used(monkeypatch):
     library = object()
     monkeypatch.setattr(plain_splits, "_library", lambda *_: library)
     monkeypatch.setattr(plain_splits, "compiler_options", lambda: ("-mavx2",))
-    threads = 3
-    monkeypatch.setattr(trial_runs, "PlainTrials", lambda *_: SimpleNamespace(num_threads=threads))
+    made = SimpleNamespace(num_threads=3, all_whole=False)
+    monkeypatch.setattr(trial_runs, "PlainTrials", lambda *_: made)
     monkeypatch.setattr(trial_runs, "KernelTrials", lambda *_: "kernel")
     pool = example(40)
     assert runner_of(pool).usual_chunk == 4096
-    threads = 9
+    made.num_threads = 9
     assert runner_of(pool).usual_chunk == 9 * 512
+    made.all_whole = True
+    assert runner_of(pool).usual_chunk == 1 << 14
     assert runner_of(pool, num_validation=5) == "kernel"
     assert runner_of(pool, group=np.arange(40) % 2) == "kernel"
     assert runner_of(pool, question=np.arange(40) // 2, num_calibration=9) == "kernel"
@@ -275,7 +333,8 @@ def stub_trials(function):
 def test_every_trial_is_run_once_in_pieces_of_whole_lanes():
     spans = []
 
-    def function(task, first_trial, first, last, stride, out, scratch):
+    def function(task, first_trial, first, last, stride, out, scratch, tally):
+        assert tally is None
         assert isinstance(first_trial, ctypes.c_uint32)
         assert scratch.value % 64 == out[0] % 64 == 0
         spans.append((first_trial.value, first.value, last.value, stride.value))
@@ -313,6 +372,16 @@ def test_a_run_that_nobody_waits_for_harms_nothing():
     parts = plan_parts(pool, design, design.budgets(LEVELS), False)
     for _ in range(20):  # the arrays stay as long as a thread writes into them
         plain_splits.PlainTrials(program, np.zeros(2, np.uint32), parts, 2).start(0, 5000)
+    parts = parts._replace(
+        shape=replace(parts.shape, metrics=tuple(x for x in parts.shape.metrics if x.whole))
+    )
+    num = len(parts.shape.metrics)
+    for _ in range(20):
+        trials = plain_splits.PlainTrials(program, np.zeros(2, np.uint32), parts, 2)
+        low = [np.zeros(len(LEVELS), np.int32) for _ in range(num)]
+        trials.start_counts(0, 5000, low, [4000] * num)
+        del trials, low
+        gc.collect()
 
 
 def test_no_compiler_and_no_warning(monkeypatch):

@@ -122,3 +122,20 @@ def test_a_checkpoint_goes_on_and_is_of_its_run(tmp_path):
     file.path.write_bytes(b"x")
     with pytest.raises(ValueError, match="is not the state of a stream of trials"):
         file.load()
+
+
+@pytest.mark.parametrize("bins", [2, 7, 200])
+def test_the_reach_is_eight_standard_deviations_and_never_narrow(bins):
+    rng = np.random.default_rng(0)
+    pilot = np.stack(
+        [rng.normal(5_000, 300, 512), np.full(512, 40), np.full(512, 2**31 - 1), -np.arange(512.0)]
+    ).astype(np.int32)
+    low, width = Accumulator.start(pilot, 1.0, bins).reach()
+    assert low.dtype == np.int32
+    high = low.astype(np.int64) + width - 1
+    assert high.max() <= 2**31 - 1
+    mean, spread = pilot.mean(axis=1), pilot.std(axis=1)
+    assert (low <= mean - np.maximum(8 * spread, 100)).all()
+    assert (high >= np.minimum(mean + np.maximum(8 * spread, 100), 2**31 - 1)).all()
+    assert (pilot >= low[:, None]).all()
+    assert (pilot <= high[:, None]).all()
