@@ -159,6 +159,14 @@ class KernelTrials:
         return max(self.tile, _CHUNK) * len(self.devices)
 
     @property
+    def first_chunk(self) -> int:
+        """Trials of the first chunk by default, where no more of them are asked for.
+
+        Use this when a stream is cut into chunks.
+        """
+        return self.usual_chunk
+
+    @property
     def counts_totals(self) -> bool:
         """Whether the devices count whole totals; those of a CPU are at hand for NumPy.
 
@@ -231,6 +239,7 @@ class ProgramTrials:
         self._ranges: list[tuple[np.ndarray, int]] = []
         usual = max(_PROGRAM_CHUNK, _CHUNK * trials.num_threads)
         self.usual_chunk = _COUNTED_CHUNK if trials.all_whole else usual
+        self.first_chunk = 1 if trials.all_whole else usual  # as few as a range can be read from
 
     def means(self, first: int, num: int) -> dict[str, Any]:
         """As of `KernelTrials`. Use this when each trial is wanted by itself."""

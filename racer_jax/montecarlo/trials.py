@@ -235,7 +235,8 @@ def stream_trials(
     report = progress if progress is not None else lambda _: None
     if num_done:
         report(num_done)
-    spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk)
+    first = max(_PILOT, stream.chunk_size or runner.first_chunk)
+    spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk, first)
     count = design.even and runner.counts_totals
     numbered = [(first_trial + start, num) for start, num in spans]
     for chunk in chunks(runner, numbered, count, lambda: {n: x.reach() for n, x in sums.items()}):
@@ -248,14 +249,15 @@ def stream_trials(
     return {name: total.summary() for name, total in sums.items()}
 
 
-def _spans(num_done: int, num_trials: int, chunk_size: int) -> list[tuple[int, int]]:
+def _spans(num_done: int, num_trials: int, chunk_size: int, first: int) -> list[tuple[int, int]]:
     """First trial and number of each chunk that is still to be run.
 
-    The first chunk of all has enough trials to determine how wide the histograms have to be.
+    The first chunk of all has `first` trials, enough to determine how wide the histograms have to
+    be.
     """
     spans = []
     if not num_done:
-        num_done = min(max(chunk_size, _PILOT), num_trials)
+        num_done = min(first, num_trials)
         spans.append((0, num_done))
     spans += [(i, min(chunk_size, num_trials - i)) for i in range(num_done, num_trials, chunk_size)]
     return spans

@@ -150,6 +150,9 @@ def test_streams_and_budgets_have_the_same_summary(monkeypatch, names):
     )
     ours, kernels = by(monkeypatch, program, run), by(monkeypatch, None, run)
     assert len(counted) == (4 if names else 0)  # all but the first chunk
+    counted.clear()
+    by(monkeypatch, program, partial(run, chunk_size=None))
+    assert len(counted) == (1 if names else 0)  # 512 trials, and all others
     assert set(ours) == set(pool.metrics)
     for name, summary in ours.items():
         jax.tree.map(np.testing.assert_array_equal, summary, kernels[name])

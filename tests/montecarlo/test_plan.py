@@ -137,7 +137,8 @@ def test_a_tile_is_no_larger_than_an_index_reaches(monkeypatch):
 @pytest.mark.parametrize("chunk_size", [1, 2, 256, 511, 512, 513])
 @pytest.mark.parametrize("done", [0, 1, 512])
 def test_chunks_cover_every_trial_once(num_trials, chunk_size, done):
-    spans = trials._spans(min(done, num_trials), num_trials, chunk_size)
+    first = max(512, chunk_size)
+    spans = trials._spans(min(done, num_trials), num_trials, chunk_size, first)
     covered = [trial for first, num in spans for trial in range(first, first + num)]
     assert covered == list(range(min(done, num_trials), num_trials))
     if not done:
