@@ -276,7 +276,7 @@ class PlainTrials:
 
         Returns:
           A function that waits for them, and returns how often each of these totals stands among
-          the trials, int64 `[a, spread]` of each metric; None where a total was another.
+          the trials, int32 `[a, spread]` of each metric; None where a total was another.
         """
         lows = np.ascontiguousarray(low, np.int32)
         spreads = np.ascontiguousarray(spread, np.int32)
@@ -307,7 +307,7 @@ class PlainTrials:
             if any(tally.outside for tally, _ in tallies):
                 return None
             by_metric = zip(*(tables for _, tables in tallies), strict=True)
-            return [np.asarray(np.sum(tables, axis=0, dtype=np.int64)) for tables in by_metric]
+            return [np.asarray(np.sum(tables, axis=0, dtype=np.int32)) for tables in by_metric]
 
         return counts
 

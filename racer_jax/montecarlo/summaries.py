@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from racer_jax._files import written_whole
-from racer_jax.montecarlo.value_counts import ValueCounts
 
 # Totals on either side of the mean that a range has at least: the pilot may have been all alike.
 _LEAST_REACH = 128
@@ -155,64 +154,69 @@ class Accumulator:
     def add(self, totals: np.ndarray) -> None:
         """Adds trials `[a, s]`. Use this when more trials are there."""
         least, most = totals.min(axis=1), totals.max(axis=1)
-        values, times = self._distinct(totals, least, most)
-        self._add(totals.shape[1], least, most, values, times)
-
-    def add_counts(self, num: int, counts: ValueCounts) -> None:
-        """Adds `num` trials of whole totals by their counts.
-
-        Use this when an accelerator has counted them.
-        """
-        least, most = np.asarray(counts.least), np.asarray(counts.most)
+        if not self.exact:
+            self._add(totals.shape[1], least, most, totals)
+            return
         spread = int((most.astype(np.int64) - least).max()) + 1
-        values = least.astype(np.int64)[:, None] + np.arange(spread)
-        self._add(num, least, most, values, np.asarray(counts.times[:, :spread], np.int64))
+        if spread <= totals.shape[1]:
+            first = spread * np.arange(len(totals)) - least
+            index = (totals + first[:, None]).ravel()
+            times = np.bincount(index, minlength=spread * len(totals))
+            self.add_counts(totals.shape[1], least, times.reshape(len(totals), spread))
+        else:  # hardly any value stands there twice
+            row = np.repeat(np.arange(len(totals)), totals.shape[1])
+            values = totals.ravel().astype(np.int64)
+            self._add_values(totals.shape[1], row, values, np.ones_like(values))
 
-    def _add(
-        self, num: int, least: np.ndarray, most: np.ndarray, values: np.ndarray, times: np.ndarray
+    def add_counts(self, num: int, low: np.ndarray, times: np.ndarray) -> None:
+        """Adds `num` trials of whole totals by how often each stands among them.
+
+        Use this when something else has counted them.
+
+        Args:
+          num: At least 1.
+          low: The total that the first column counts, whole numbers `[a]`.
+          times: How often it and the next stand there, whole numbers `[a, w]`.
+        """
+        # Counts of queries take few values, and what follows works on these, some hundred a row.
+        row, column = times.nonzero()
+        values = low.astype(np.int64)[row] + column
+        self._add_values(num, row, values, times[row, column].astype(np.int64))
+
+    def _add_values(self, num: int, row: np.ndarray, values: np.ndarray, times: np.ndarray) -> None:
+        """Adds `num` trials of whole totals `[v]`, in order of their rows, each `times` times."""
+        start = np.searchsorted(row, np.arange(len(self.centre)))
+        self.num += num
+        self.least = np.minimum(self.least, np.minimum.reduceat(values, start))
+        self.most = np.maximum(self.most, np.maximum.reduceat(values, start))
+        deviations = values - self.centre[row]
+        self.total = self.total + np.add.reduceat(deviations * times, start)
+        # Each square is below 2**62, but their sum may not fit in 64 bits: its two halves do.
+        squares = deviations * deviations
+        halves = ((squares >> 31) * times, (squares & (2**31 - 1)) * times)
+        self.square = self.square + np.add.reduceat(halves[0], start)
+        self.square_rest = self.square_rest + np.add.reduceat(halves[1], start)
+        self._fill(row, values - self.low[row], self.width[row], times)
+
+    def _fill(
+        self, row: np.ndarray, above: np.ndarray, width: np.ndarray, times: np.ndarray
     ) -> None:
-        """Adds `num` trials of `values` `[a, v]`, each `times` times."""
+        """Adds `times` to the bins of these rows that lie so far above the lowest edge."""
+        bins = self.histogram.shape[1]
+        index = np.clip(np.ceil(above / width), 0, bins - 1).astype(np.int64) + row * bins
+        times = np.broadcast_to(times, index.shape)
+        np.add.at(self.histogram.reshape(-1), index.ravel(), times.ravel())
+
+    def _add(self, num: int, least: np.ndarray, most: np.ndarray, values: np.ndarray) -> None:
+        """Adds `num` trials of totals `[a, s]` that are no whole numbers."""
         self.num += num
         self.least = np.minimum(self.least, least)
         self.most = np.maximum(self.most, most)
-        deviations = values - self.centre.astype(values.dtype)[:, None]
-        wide = deviations.astype(self.centre.dtype)
-        self.total = self.total + (wide * times).sum(axis=1)
-        if self.exact:
-            # Each square is below 2**62, but their sum may not fit in 64 bits: its two halves do.
-            squares = wide * wide
-            self.square = self.square + ((squares >> 31) * times).sum(axis=1)
-            self.square_rest = self.square_rest + ((squares & (2**31 - 1)) * times).sum(axis=1)
-        else:
-            self.square = self.square + np.einsum("as,as->a", wide, wide)
-        bins = self.histogram.shape[1]
-        index = np.ceil((values - self.low[:, None]) / self.width[:, None])
-        index = (
-            np.clip(index, 0, bins - 1).astype(np.int64) + np.arange(len(values))[:, None] * bins
-        )
-        np.add.at(
-            self.histogram.reshape(-1), index.ravel(), np.broadcast_to(times, index.shape).ravel()
-        )
-
-    def _distinct(
-        self, totals: np.ndarray, least: np.ndarray, most: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Values `[a, v]` and how often each stands among the totals of its row, int64.
-
-        Counts of queries take few values: one pass counts them, and what follows works on some
-        hundred numbers a row, not on every trial. Totals that are no whole numbers, or spread more
-        widely than there are trials, stand for themselves.
-        """
-        once = np.ones((1, 1), np.int64)
-        if not self.exact:
-            return totals, once
-        spread = int((most.astype(np.int64) - least).max()) + 1
-        if spread > totals.shape[1]:
-            return totals, once
-        first = spread * np.arange(len(totals)) - least
-        index = (totals + first[:, None]).ravel()
-        times = np.bincount(index, minlength=spread * len(totals)).reshape(len(totals), spread)
-        return least.astype(np.int64)[:, None] + np.arange(spread), times
+        wide = (values - self.centre.astype(values.dtype)[:, None]).astype(self.centre.dtype)
+        self.total = self.total + wide.sum(axis=1)
+        self.square = self.square + np.einsum("as,as->a", wide, wide)
+        row, once = np.arange(len(values))[:, None], np.ones(1, np.int64)
+        self._fill(row, values - self.low[:, None], self.width[:, None], once)
 
     def summary(self) -> Summary:
         """What has been added so far.

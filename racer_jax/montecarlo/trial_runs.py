@@ -28,7 +28,7 @@ from racer_jax.montecarlo.split_design import Design, trial_keys
 from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.montecarlo.subsets import key_words, load
 from racer_jax.montecarlo.trial_means import means_on_host
-from racer_jax.montecarlo.value_counts import ValueCounts, counts_of_table, value_counts
+from racer_jax.montecarlo.value_counts import ValueCounts, value_counts
 
 # Trials that a stream has in memory at once on each device, where a tile is no larger.
 _CHUNK = 512
@@ -265,7 +265,7 @@ class ProgramTrials:
 
         Use this when the threads work on a chunk while the last is read.
         """
-        if not self._ranges:
+        if not self._ranges or num >= 1 << 31:  # a count is int32
             wait = self._trials.start(first, num)
             return lambda: Chunk(num, wait(), {})
         counts = self._trials.start_counts(first, num, *zip(*self._ranges, strict=True))
@@ -275,7 +275,9 @@ class ProgramTrials:
         if tables is None:  # a total out of range, which is as good as never: each by itself
             return Chunk(num, self._trials.start(first, num)(), {})
         named = zip(self._names, self._ranges, tables, strict=True)
-        counts = {name: counts_of_table(low, table) for name, (low, _), table in named}
+        counts = {
+            name: ValueCounts(low, low + (width - 1), table) for name, (low, width), table in named
+        }
         none: Any = np.empty((0, 0), np.int32)
         return Chunk(num, {"test": dict.fromkeys(self._names, none)}, {"test": counts})
 

@@ -281,7 +281,8 @@ def _add(sums: dict[str, Accumulator], chunk: Chunk, bins: int, even: bool) -> N
                 sums[prefix + name] = Accumulator.start(pilot, scale, bins)
             counts = chunk.counts.get(part, {}).get(name)
             if counts is not None and counts.fits():
-                sums[prefix + name].add_counts(chunk.num, counts)
+                times = np.asarray(counts.times)
+                sums[prefix + name].add_counts(chunk.num, np.asarray(counts.least), times)
                 continue
             values = np.asarray(total)[:, : chunk.num]
             sums[prefix + name].add(values if even else values / rows)

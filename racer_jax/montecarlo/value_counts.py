@@ -21,7 +21,7 @@ class ValueCounts(NamedTuple):
     Use this when you read what `value_counts` returns.
 
     Attributes:
-      least: Smallest total, int32 `[a]`.
+      least: Smallest total, or less, int32 `[a]`.
       most: Largest total, int32 `[a]`.
       times: How often `least`, `least + 1` and so on stand in a row, int32 `[a, w]`.
     """
@@ -58,21 +58,3 @@ def value_counts(totals: jax.Array, num: jax.Array, width: int = _WIDTH) -> Valu
     row = jnp.arange(len(totals))[:, None]
     zeros = jnp.zeros((len(totals), width), jnp.int32)
     return ValueCounts(least, most, zeros.at[row, place].add(1, mode="drop"))
-
-
-def counts_of_table(low: np.ndarray, table: np.ndarray) -> ValueCounts:
-    """Counts on the host, from how often `low`, `low + 1` and so on stand in each row.
-
-    Use this when what counted them knew beforehand in which range they lie.
-
-    Args:
-      low: int32 `[a]`.
-      table: Whole numbers `[a, w]`, of which each row has one that is not 0.
-    """
-    there = table > 0
-    first, width = there.argmax(axis=1), table.shape[1]
-    last = width - 1 - there[:, ::-1].argmax(axis=1)
-    place = np.minimum(first[:, None] + np.arange((last - first).max() + 1), width - 1)
-    times = np.where(place <= last[:, None], np.take_along_axis(table, place, axis=1), 0)
-    least: np.ndarray = low.astype(np.int64) + first
-    return ValueCounts(least, low.astype(np.int64) + last, times)
