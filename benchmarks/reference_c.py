@@ -34,7 +34,7 @@ class Reference:
         """Risk, size and abstention, float32 `[3, s, a]`."""
         key = np.array([0, seed], np.uint32)
         trials = plain_splits.PlainTrials(self.library, key, self.parts, threads)
-        means = trials.start(0, num_splits)()["test"]
+        means = trials.start(0, num_splits).wait()["test"]
         return np.stack([means[name].T for name in ("risk", "size", "abstention")])
 
 
@@ -50,7 +50,7 @@ def build(pool: Pool, problem: Problem) -> Reference | None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / SOURCE.name
         source.write_text(whole, encoding="utf-8")
-        library = c_library(source, options, None)
+        library = c_library(source, options, ("plain_splits", "plain_splits_scratch"), None)
     if library is None:
         return None
     library.plain_splits.restype = None

@@ -75,6 +75,6 @@ void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t la
   room r = room_in(t, scratch);
   for (; first < last; first += LANES) {
     draw_cheaply(t, r.set, mix(t->key[1]) + first_trial + first);
-    measure_set(t, r, first, stride, out, y);
+    measure_set(t, r, first, last - first < LANES ? last - first : LANES, stride, out, y);
   }
 }

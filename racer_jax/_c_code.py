@@ -67,7 +67,9 @@ def processor() -> tuple[frozenset[str], str, int]:
     return frozenset(facts["flags"].split()), facts["vendor_id"], int(facts["cpu family"])
 
 
-def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctypes.CDLL | None:
+def c_library(
+    source: Path, options: Sequence[str], symbols: Sequence[str], folder: Path | None
+) -> ctypes.CDLL | None:
     """The compiled code of a file; None where there is no compiler, or it fails, with a warning.
 
     Use this when a form in C stands beside one in JAX; keep the result.
@@ -76,6 +78,7 @@ def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctyp
       source: The file.
       options: Options of the compiler beside those that all files have: the instructions it may
         use.
+      symbols: Functions that it has.
       folder: Where compiled code is kept, which must be writable for those alone who may run code
         here; None to keep none.
     """
@@ -83,37 +86,47 @@ def c_library(source: Path, options: Sequence[str], folder: Path | None) -> ctyp
         return None
     begin = time.perf_counter()
     command = [*_OPTIONS, *options]
-    made_from = [source.read_text(encoding="utf-8"), *command, platform.machine(), sys.platform]
-    name = _HASH(b"".join(_HASH(part.encode()).digest() for part in made_from)).hexdigest()
-    target = None if folder is None else folder / f"racer_jax-{name}.so"
-    if target is not None and (library := _kept(target)) is not None:
-        return _timed(library, begin)
     compiler = c_compiler()
-    if compiler is None:
-        return None
     try:
+        facts = [os.environ.get(VARIABLE, ""), platform.machine(), sys.platform]
+        parts = [source.read_bytes(), *(fact.encode() for fact in (*command, *facts))]
+        name = _HASH(b"".join(_HASH(part).digest() for part in parts)).hexdigest()
+        target = None if folder is None else folder / f"racer_jax-{name}.so"
+        if target is not None and (library := _kept(target, symbols)) is not None:
+            return _timed(library, begin)
+        if compiler is None:
+            return None
         with tempfile.TemporaryDirectory(prefix="racer_jax-") as place:
             output = Path(place) / "code.so"
             subprocess.run(
                 [compiler, *command, "-o", str(output), str(source)],
                 check=True,
                 capture_output=True,
-                text=True,
+                errors="replace",  # in whatever encoding it speaks
                 timeout=_SECONDS,
             )
+            library = _loaded(output, symbols)  # it stays where it is mapped, without its file
             if target is not None:
                 _keep(target, output.read_bytes())
-            # It stays where it is mapped, without its file.
-            return _timed(ctypes.CDLL(str(output)), begin)
+            return _timed(library, begin)
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or "").strip().splitlines()
         warnings.warn(
-            f"{compiler} cannot compile {source.name}, so JAX does the same in more time "
-            f"({said[0] if said else error}); {VARIABLE}=none in the environment leaves it to JAX",
+            f"{compiler or 'no compiler'} cannot compile {source.name}, so JAX does the same in "
+            f"more time ({said[0] if said else error}); {VARIABLE}=none in the environment leaves "
+            "it to JAX",
             RuntimeWarning,
             stacklevel=3,
         )
         return None
+
+
+def _loaded(path: Path, symbols: Sequence[str]) -> ctypes.CDLL:
+    """The code of a file, which has these functions; else an OSError."""
+    library = ctypes.CDLL(str(path))
+    if absent := [name for name in symbols if not hasattr(library, name)]:
+        raise OSError(f"what was compiled has no {' and no '.join(absent)}")
+    return library
 
 
 def _timed(library: ctypes.CDLL, begin: float) -> ctypes.CDLL:
@@ -123,13 +136,13 @@ def _timed(library: ctypes.CDLL, begin: float) -> ctypes.CDLL:
     return library
 
 
-def _kept(path: Path) -> ctypes.CDLL | None:
+def _kept(path: Path, symbols: Sequence[str]) -> ctypes.CDLL | None:
     """The code of a file that is whole; else None, and it is made anew."""
     try:
         content = read_kept(path)
         if _HASH(content[:-32]).digest() != content[-32:]:
             return None
-        return ctypes.CDLL(str(path))
+        return _loaded(path, symbols)
     except OSError:
         return None
 

@@ -42,11 +42,13 @@ def test_code_is_kept_and_read_again(source, made, tmp_path):
     folder = tmp_path / "kept"
     folder.mkdir()
     for _ in range(3):
-        assert c_library(source, ["-DNUMBER=7"], folder).seven() == 7
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], folder).seven() == 7
     assert len(made) == 1
-    assert c_library(source, ["-DNUMBER=8"], folder).seven() == 8  # other options, other code
+    assert (
+        c_library(source, ["-DNUMBER=8"], ["seven"], folder).seven() == 8
+    )  # other options, other code
     source.write_text("int seven(void) { return NUMBER + 1; }\n")
-    assert c_library(source, ["-DNUMBER=8"], folder).seven() == 9
+    assert c_library(source, ["-DNUMBER=8"], ["seven"], folder).seven() == 9
     assert len(made) == 3
     assert all(path.name.startswith("racer_jax-") for path in folder.iterdir())
     assert len(list(folder.iterdir())) == 3
@@ -58,7 +60,7 @@ def test_without_a_folder_each_call_makes_it_and_leaves_nothing(
 ):
     monkeypatch.setattr(_c_code.tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    libraries = [c_library(source, ["-DNUMBER=7"], None) for _ in range(2)]
+    libraries = [c_library(source, ["-DNUMBER=7"], ["seven"], None) for _ in range(2)]
     assert [library.seven() for library in libraries] == [7, 7]
     assert len(made) == 2
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -69,7 +71,7 @@ def test_without_a_folder_each_call_makes_it_and_leaves_nothing(
 def test_what_is_damaged_is_made_anew(source, made, tmp_path, damage):
     folder = tmp_path / "kept"
     folder.mkdir()
-    c_library(source, ["-DNUMBER=7"], folder)
+    c_library(source, ["-DNUMBER=7"], ["seven"], folder)
     (path,) = folder.iterdir()
     content = path.read_bytes()
     path.unlink()  # the library that is loaded stays as it is
@@ -83,7 +85,7 @@ def test_what_is_damaged_is_made_anew(source, made, tmp_path, damage):
         path.write_bytes(
             {"cut": content[:middle], "changed": changed, "empty": b"", "text": b"no code"}[damage]
         )
-    assert c_library(source, ["-DNUMBER=7"], folder).seven() == 7
+    assert c_library(source, ["-DNUMBER=7"], ["seven"], folder).seven() == 7
     assert len(made) == 2
     assert path.read_bytes() == content
 
@@ -91,13 +93,13 @@ def test_what_is_damaged_is_made_anew(source, made, tmp_path, damage):
 @needs_compiler
 def test_where_nothing_can_be_kept_it_says_so_and_goes_on(source, tmp_path):
     with pytest.warns(RuntimeWarning, match="compiled code cannot be kept in .*: each process"):
-        assert c_library(source, ["-DNUMBER=7"], tmp_path / "absent").seven() == 7
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], tmp_path / "absent").seven() == 7
 
 
 @needs_compiler
 def test_a_compiler_that_fails_is_named(source):
     with pytest.warns(RuntimeWarning, match=r"cannot compile seven.c, so JAX .*RACER_JAX_CC=none"):
-        assert c_library(source, ["-DNUMBER=nothing"], None) is None
+        assert c_library(source, ["-DNUMBER=nothing"], ["seven"], None) is None
 
 
 def compiler_at(path, text):
@@ -106,16 +108,37 @@ def compiler_at(path, text):
     return str(path)
 
 
+@needs_compiler
+def test_what_lacks_a_function_is_no_code_and_is_not_kept(source, tmp_path):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    with pytest.warns(RuntimeWarning, match="has no eight and no nine"):
+        assert c_library(source, ["-DNUMBER=7"], ["seven", "eight", "nine"], folder) is None
+    assert list(folder.iterdir()) == []
+    # Nor is it read, were it there.
+    assert c_library(source, ["-DNUMBER=7"], ["seven"], folder).seven() == 7
+    with pytest.warns(RuntimeWarning, match="has no eight"):
+        assert c_library(source, ["-DNUMBER=7"], ["eight"], folder) is None
+
+
+def test_a_file_that_is_not_there_is_no_code(tmp_path):
+    with pytest.warns(RuntimeWarning, match=r"cannot compile absent.c, .*No such file"):
+        assert c_library(tmp_path / "absent.c", [], ["seven"], None) is None
+
+
 def test_the_compiler_is_the_one_that_is_named(source, tmp_path, monkeypatch):
     named = compiler_at(tmp_path / "my-cc", "echo out of order >&2; exit 1")
     monkeypatch.setenv("RACER_JAX_CC", named)
     assert c_compiler() == named
     with pytest.warns(RuntimeWarning, match=r"my-cc cannot compile .*\(out of order\)"):
-        assert c_library(source, ["-DNUMBER=7"], None) is None
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], None) is None
+    compiler_at(tmp_path / "my-cc", r"printf '\374ber\n' >&2; exit 1")  # not UTF-8
+    with pytest.warns(RuntimeWarning, match=r"my-cc cannot compile .*\(.ber\)"):
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], None) is None
     monkeypatch.setattr(_c_code, "_SECONDS", 0.2)
     compiler_at(tmp_path / "my-cc", "exec sleep 30")
     with pytest.warns(RuntimeWarning, match="timed out"):
-        assert c_library(source, ["-DNUMBER=7"], None) is None
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], None) is None
 
 
 @pytest.mark.parametrize("name", ["none", "no-such-compiler-is-here"])
@@ -124,18 +147,23 @@ def test_without_a_compiler_there_is_no_code_and_no_warning(source, tmp_path, mo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert c_compiler() is None
-        assert c_library(source, ["-DNUMBER=7"], tmp_path) is None
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], tmp_path) is None
 
 
 @needs_compiler
 def test_kept_code_needs_no_compiler_and_none_means_none(source, tmp_path, monkeypatch):
     folder = tmp_path / "kept"
     folder.mkdir()
-    c_library(source, ["-DNUMBER=7"], folder)
+    c_library(source, ["-DNUMBER=7"], ["seven"], folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "which", lambda _: None)
+        assert c_compiler() is None
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], folder).seven() == 7
+    # What another compiler was asked for is no longer this one's.
     monkeypatch.setenv("RACER_JAX_CC", "no-such-compiler-is-here")
-    assert c_library(source, ["-DNUMBER=7"], folder).seven() == 7
+    assert c_library(source, ["-DNUMBER=7"], ["seven"], folder) is None
     monkeypatch.setenv("RACER_JAX_CC", "none")
-    assert c_library(source, ["-DNUMBER=7"], folder) is None
+    assert c_library(source, ["-DNUMBER=7"], ["seven"], folder) is None
 
 
 def test_compilers_are_looked_for_by_name(monkeypatch):
@@ -155,7 +183,7 @@ def test_a_library_that_cannot_be_loaded_is_no_library(source, monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", refused)
     with pytest.warns(RuntimeWarning, match="failed to map segment"):
-        assert c_library(source, ["-DNUMBER=7"], None) is None
+        assert c_library(source, ["-DNUMBER=7"], ["seven"], None) is None
 
 
 def test_processors(monkeypatch):

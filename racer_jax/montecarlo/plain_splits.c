@@ -209,7 +209,7 @@ static void places_of(bits b, int64_t words, int32_t rank, int64_t guess, int64_
 /* --- the draw of the calibration part: `uniform_subsets` of subsets.py --------------------------- */
 
 static void draw_set(const task *t, uint8_t *set, const uint32_t *key0, const uint32_t *key1) {
-  int32_t words = (t->size + 31) / 32, count[LANES] __attribute__((aligned(64)));
+  int32_t words = (t->size - 1) / 32 + 1, count[LANES] __attribute__((aligned(64)));
   numbers zero = {0}, ascending;
   for (int i = 0; i < EACH; i++) ascending[i] = i;
   for (int v = 0; v < LANES; v += EACH) {       /* Bernoulli bits */
@@ -273,8 +273,8 @@ static void count_test(const task *t, bits counted, const int32_t *place, int32_
 
 /* Stores one number of each lane. Means are many, and nothing here reads them again: they go past the
    caches, which keep the bits. Totals are few at a time and are summed at once. */
-INLINE void store(const task *t, const void *number, uint32_t *out) {
-  for (int i = 0; i < LANES; i += EACH) {
+INLINE void store(const task *t, const void *number, int lanes, uint32_t *out) {
+  for (int i = 0; i < lanes; i += EACH) {
     vector x = *(const vector *)((const uint32_t *)number + i);
     if (t->means) STREAM((vector *)(out + i), x);
     else *(vector *)(out + i) = x;
@@ -286,12 +286,11 @@ typedef struct {
   const int32_t *low, *spread;                  /* [metrics, alphas]: the least that is counted; [metrics] */
   int32_t *const *times;                        /* of each metric [alphas, spread] */
   int64_t outside;                              /* totals that are not counted, as they lie elsewhere */
-  int32_t lanes;                                /* how many of the lanes count */
 } tally;
 
-INLINE void tell(const task *t, tally *y, int m, int a, const int32_t *total) {
+INLINE void tell(const task *t, tally *y, int m, int a, const int32_t *total, int lanes) {
   int32_t low = y->low[m * t->alphas + a], *times = y->times[m] + (int64_t)a * y->spread[m];
-  for (int lane = 0; lane < y->lanes; lane++) {
+  for (int lane = 0; lane < lanes; lane++) {
     uint32_t at = (uint32_t)total[lane] - (uint32_t)low;
     if (at < (uint32_t)y->spread[m]) times[at]++;
     else y->outside++;
@@ -299,7 +298,8 @@ INLINE void tell(const task *t, tally *y, int m, int a, const int32_t *total) {
 }
 
 /* The totals of metric `number`, or its means. */
-static void measure(const task *t, int number, int a, const int32_t *place, const int32_t *count, uint32_t *out, tally *y) {
+static void measure(const task *t, int number, int a, const int32_t *place, const int32_t *count, int lanes,
+                    uint32_t *out, tally *y) {
   const metric *m = t->metric + number;
   int32_t total[LANES] __attribute__((aligned(64)));
   float real[LANES] __attribute__((aligned(64))), rows = (float)(t->size - t->num);
@@ -308,11 +308,11 @@ static void measure(const task *t, int number, int a, const int32_t *place, cons
     for (int k = m->first; k < m->first + m->num; k++)
       for (int lane = 0; lane < LANES; lane++) total[lane] += count[t->plane[k] * LANES + lane] * t->weight[k];
     if (y) {
-      tell(t, y, number, a, total);
+      tell(t, y, number, a, total, lanes);
       return;
     }
     if (!t->means) {
-      store(t, total, out);
+      store(t, total, lanes, out);
       return;
     }
     for (int lane = 0; lane < LANES; lane++) real[lane] = (float)total[lane];
@@ -323,7 +323,7 @@ static void measure(const task *t, int number, int a, const int32_t *place, cons
   }
   if (t->means)
     for (int lane = 0; lane < LANES; lane++) real[lane] /= rows;
-  store(t, real, out);
+  store(t, real, lanes, out);
 }
 
 /* What a thread works in. */
@@ -341,7 +341,7 @@ static room room_in(const task *t, uint8_t *scratch) {
   r.calibration.before = (int32_t *)(r.counted.word + r.planes * LANES);
   r.counted.before = r.calibration.before + r.words * LANES;
   r.count = r.counted.before + r.planes * LANES;
-  int64_t drawn = (t->size + 31) / 32 * 4;      /* the rows beyond are in no part */
+  int64_t drawn = ((int64_t)t->size + 31) / 32 * 4;      /* the rows beyond are in no part */
   memset(r.set + drawn * LANES, 0, (r.words * 8 - drawn) * LANES);
   return r;
 }
@@ -352,8 +352,8 @@ int64_t plain_splits_scratch(const task *t) {
   return LANES * (r.words * 8 + (r.words + r.planes) * 12 + t->planes * 4);
 }
 
-/* Thresholds and metrics of the parts in `r.set`, into LANES columns from `at` on, or into a tally. */
-static void measure_set(const task *t, room r, int64_t at, int64_t stride, void *const *out, tally *y) {
+/* Thresholds and metrics of the parts in `r.set`, into `lanes` columns from `at` on, or into a tally. */
+static void measure_set(const task *t, room r, int64_t at, int lanes, int64_t stride, void *const *out, tally *y) {
   int64_t width = t->width / 2 + 2 < r.words ? t->width / 2 + 2 : r.words;
   pack(r.set, r.words, r.calibration);
   for (int p = 0; p < t->planes; p++) {
@@ -370,18 +370,18 @@ static void measure_set(const task *t, room r, int64_t at, int64_t stride, void 
     count_test(t, r.counted, place, r.count);
     for (int k = 0; k < t->thresholds; k++) {
       for (int lane = 0; lane < LANES; lane++) number[lane] = t->threshold[k][place[lane]];
-      store(t, number, (uint32_t *)out[k] + at);
+      store(t, number, lanes, (uint32_t *)out[k] + at);
     }
     for (int m = 0; m < t->metrics; m++)
-      measure(t, m, a, place, r.count, y ? 0 : (uint32_t *)out[t->thresholds + m] + at, y);
+      measure(t, m, a, place, r.count, lanes, y ? 0 : (uint32_t *)out[t->thresholds + m] + at, y);
   }
   _mm_sfence();                                 /* what went past the caches is there for all */
 }
 
 /* Trials `first_trial` + `first` to `first_trial` + `last` - 1, into columns `first` to `last` - 1 of
-   arrays [alphas, stride]: the thresholds, then each metric. `first` and `stride` are whole LANES, and so
-   is what is written. These arrays and the scratch begin where a vector may. With a tally, which is for
-   totals that are all whole, nothing is written but its counts. */
+   arrays [alphas, stride]: the thresholds, then each metric. `first` is whole LANES, and `last` and
+   `stride` are multiples of 16. These arrays and the scratch begin where a vector may. With a tally,
+   which is for totals that are all whole, nothing is written but its counts, and any `last` will do. */
 void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t last, int64_t stride, void *const *out,
                   uint8_t *scratch, tally *y) {
   room r = room_in(t, scratch);
@@ -396,7 +396,6 @@ void plain_splits(const task *t, uint32_t first_trial, int64_t first, int64_t la
       *(numbers *)(key1 + v) = key.b;
     }
     draw_set(t, r.set, key0, key1);
-    if (y) y->lanes = last - first < LANES ? last - first : LANES;
-    measure_set(t, r, first, stride, out, y);
+    measure_set(t, r, first, last - first < LANES ? last - first : LANES, stride, out, y);
   }
 }

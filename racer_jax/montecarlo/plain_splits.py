@@ -10,10 +10,9 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, reduce
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import jax
@@ -21,7 +20,8 @@ import numpy as np
 
 from racer_jax._c_code import VARIABLE, c_compiler, c_library, processor
 from racer_jax._programs import program_folder
-from racer_jax.montecarlo.plan import PlanParts
+from racer_jax.montecarlo.plan import Metric, PlanParts
+from racer_jax.montecarlo.shared_work import SharedWork, Started
 from racer_jax.montecarlo.split_design import Design
 from racer_jax.montecarlo.subsets import HALF_WORDS
 
@@ -31,6 +31,11 @@ _LANES = 64  # trials that go side by side
 # the most lanes of one, since nothing stops it once it has begun.
 _PIECES = 4
 _LONGEST = 64 * _LANES
+# Rows of results are multiples of so many numbers, those of the widest vector.
+_ROUND = 16
+# Bytes that all threads of a call work in at most, where more than one does.
+_MOST_SCRATCH = 1 << 31
+_SMALLEST, _LARGEST = 2.0**-100, 2.0**120
 # What the fastest form needs, and the next, in the words of Linux; with the compiler's options.
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq")
 _AVX2 = ("avx2", "bmi1", "bmi2", "popcnt")
@@ -105,11 +110,22 @@ def program_in_use() -> str:
 @cache
 def _library(options: tuple[str, ...], folder: Path | None) -> ctypes.CDLL | None:
     """The program, made or read once in a process."""
-    library = c_library(_SOURCE, options, folder)
+    library = c_library(_SOURCE, options, ("plain_splits", "plain_splits_scratch"), folder)
     if library is not None:
         library.plain_splits.restype = None
         library.plain_splits_scratch.restype = ctypes.c_int64
     return library
+
+
+def _is_moderate(metric: Metric, num: int) -> bool:
+    """Whether sums of a metric over `num` queries stay far from the ends of float32.
+
+    XLA takes subnormal floats for zero, and whether infinity less infinity is met depends on the
+    order of a sum.
+    """
+    factors = np.abs((*metric.base, *metric.weights))
+    lowest, highest = factors.min(where=factors > 0, initial=1), factors.sum() * num
+    return metric.whole or bool(lowest >= _SMALLEST and highest <= _LARGEST)
 
 
 class _Tally(ctypes.Structure):
@@ -146,8 +162,9 @@ def plain_program(
         return None
     thresholds = jax.tree.leaves(parts.threshold)
     four = all(np.asarray(leaf).dtype.itemsize == 4 for leaf in thresholds)
+    moderate = all(_is_moderate(metric, parts.num_queries) for metric in parts.shape.metrics)
     options = compiler_options()
-    if not four or options is None:
+    if not four or options is None or not moderate:
         return None
     return _library(options, program_folder())
 
@@ -168,15 +185,13 @@ class PlainTrials:
         self, program: ctypes.CDLL, key: np.ndarray, parts: PlanParts, num_threads: int
     ) -> None:
         self._function, self._parts = program.plain_splits, parts
-        self.num_threads, self._threads = num_threads, ThreadPoolExecutor(num_threads)
         self._kept: list[Any] = []  # what the task points to
         self._thresholds, self._tree = jax.tree.flatten(parts.threshold)
         self._task = self._made(key)
-        # Made once: what is given back and taken anew comes page by page.
-        size = program.plain_splits_scratch(ctypes.byref(self._task)) // 4
+        self._size = int(program.plain_splits_scratch(ctypes.byref(self._task)))
+        self.num_threads = max(1, min(num_threads, _MOST_SCRATCH // self._size))
+        # Kept from call to call: what is given back and taken anew comes page by page.
         self._scratch: SimpleQueue[np.ndarray] = SimpleQueue()
-        for _ in range(num_threads):
-            self._scratch.put(_aligned(size))
 
     def _pointer(self, array: Any, dtype: Any) -> int:
         self._kept.append(np.ascontiguousarray(array, dtype))
@@ -197,20 +212,22 @@ class PlainTrials:
         metrics = (_Metric * len(shape.metrics))()
         planes: list[int] = []
         weights: list[float] = []
+        whole: list[int] = []
         for one, metric in zip(metrics, shape.metrics, strict=True):
             one.misses = metric.name == "risk" and shape.distinct
             one.whole, one.first, one.num = bool(metric.whole), len(planes), len(metric.planes)
             # Each product is exact in float32, and their sum is rounded as the kernel rounds it.
-            starts = [np.float32(num_test) * np.float32(base) for base in metric.base]
-            one.real_start = reduce(np.add, starts)
+            with np.errstate(over="ignore"):
+                starts = [np.float32(num_test) * np.float32(base) for base in metric.base]
+                one.real_start = reduce(np.add, starts)
             one.start = num_test * int(metric.base[0]) if metric.whole else 0
             planes += metric.planes
             weights += metric.weights
+            whole += [int(weight) if metric.whole else 0 for weight in metric.weights]
         self._kept.append(metrics)
         task.metric = ctypes.addressof(metrics)
         task.plane = pointer(planes, np.int32)
-        # Only those of whole metrics are read as integers.
-        task.weight = pointer([int(w) if float(w).is_integer() else 0 for w in weights], np.int32)
+        task.weight = pointer(whole, np.int32)
         task.real_weight = pointer(weights, np.float32)
         task.key[:] = [int(word) for word in key]
         task.size, task.num = self._parts.num_queries, int(draw.num[0])
@@ -224,8 +241,8 @@ class PlainTrials:
                 task.threshold[i] = pointer(leaf, np.asarray(leaf).dtype)
         return task
 
-    def start(self, first: int, num: int) -> Callable[[], dict[str, Any]]:
-        """Starts some trials; what it returns waits for them.
+    def start(self, first: int, num: int) -> Started:
+        """Starts some trials.
 
         Use this when the next trials run while the last are read.
 
@@ -234,8 +251,8 @@ class PlainTrials:
           num: How many.
 
         Returns:
-          A function that returns what `KernelTrials.chunk` does, of exactly `num` trials, and means
-          in the place of totals where they are asked for; host arrays `[a, s]`.
+          What waits for what `KernelTrials.chunk` returns, of exactly `num` trials, and means in
+          the place of totals where they are asked for; host arrays `[a, s]`.
         """
         shape = self._parts.shape
         types = [np.asarray(leaf).dtype for leaf in self._thresholds[: self._task.thresholds]]
@@ -244,8 +261,8 @@ class PlainTrials:
             for metric in shape.metrics
         ]
         # One array for all: to the system a large one is a few large pages, which take less time.
-        # Each row of it has room for whole lanes and begins where a vector may.
-        stride, num_rows = -(-num // _LANES) * _LANES, len(types) * self._task.alphas
+        # Each row of it begins where a vector may.
+        stride, num_rows = -(-num // _ROUND) * _ROUND, len(types) * self._task.alphas
         rows = _aligned(stride * num_rows).reshape(len(types), -1, stride)
         arrays = [row.view(dtype) for row, dtype in zip(rows, types, strict=True)]
 
@@ -253,8 +270,14 @@ class PlainTrials:
             # Of the arrays themselves: so they stay as long as a thread writes, whoever waits.
             self._call(first, begin, end, stride, _addresses(arrays), None)
 
-        wait = self._shared(stride, run)
-        return lambda: wait() or self._named([array[:, :num] for array in arrays])
+        work = self._shared(stride, run)
+
+        def result() -> dict[str, Any]:
+            work.wait()
+            exact = num == stride
+            return self._named(arrays if exact else [array[:, :num].copy() for array in arrays])
+
+        return Started(result, work.cancel)
 
     @property
     def all_whole(self) -> bool:
@@ -263,35 +286,35 @@ class PlainTrials:
 
     def start_counts(
         self, first: int, num: int, low: Sequence[np.ndarray], spread: Sequence[int]
-    ) -> Callable[[], list[np.ndarray] | None]:
+    ) -> Started:
         """Starts some trials of which only the distribution of each metric's totals is wanted.
 
         Use this when there are more trials than anyone looks at, and all totals are whole.
 
         Args:
           first: Number of the first trial.
-          num: How many.
+          num: How many, below 2**31.
           low: The least total of each metric that is counted, int32 `[a]`.
           spread: How many values from it on, of each metric.
 
         Returns:
-          A function that waits for them, and returns how often each of these totals stands among
-          the trials, int32 `[a, spread]` of each metric; None where a total was another.
+          What waits for how often each of these totals stands among the trials, int32
+          `[a, spread]` of each metric; for None where a total was another.
         """
         lows = np.ascontiguousarray(low, np.int32)
         spreads = np.ascontiguousarray(spread, np.int32)
         free: SimpleQueue[tuple[_Tally, list[np.ndarray]]] = SimpleQueue()
-        tallies = []
-        for _ in range(self.num_threads):
-            tables = [
-                np.zeros((len(row), wide), np.int32) for row, wide in zip(lows, spread, strict=True)
-            ]
-            tallies.append((_Tally(), tables))
-            free.put(tallies[-1])
+        tallies: list[tuple[_Tally, list[np.ndarray]]] = []
 
         def run(begin: int, end: int) -> None:
-            tally, tables = one = free.get()
+            try:
+                one = free.get_nowait()
+            except Empty:
+                widths = zip(lows, spread, strict=True)
+                one = _Tally(), [np.zeros((len(row), width), np.int32) for row, width in widths]
+                tallies.append(one)
             # Of arrays that this function holds, as above.
+            tally, tables = one
             times = _addresses(tables)
             tally.low, tally.spread = lows.ctypes.data, spreads.ctypes.data
             tally.times = ctypes.addressof(times)
@@ -300,23 +323,26 @@ class PlainTrials:
             finally:
                 free.put(one)
 
-        wait = self._shared(num, run)
+        work = self._shared(num, run)
 
         def counts() -> list[np.ndarray] | None:
-            wait()
+            work.wait()
             if any(tally.outside for tally, _ in tallies):
                 return None
             by_metric = zip(*(tables for _, tables in tallies), strict=True)
             return [np.asarray(np.sum(tables, axis=0, dtype=np.int32)) for tables in by_metric]
 
-        return counts
+        return Started(counts, work.cancel)
 
     def _call(
         self, first: int, begin: int, end: int, stride: int, out: Any, tally: "_Tally | None"
     ) -> None:
         """Trials `begin` to `end` after the first, in this thread."""
         spans = map(ctypes.c_int64, (begin, end, stride))
-        scratch = self._scratch.get()
+        try:
+            scratch = self._scratch.get_nowait()
+        except Empty:
+            scratch = _aligned(self._size // 4)
         try:
             self._function(
                 ctypes.byref(self._task),
@@ -329,24 +355,10 @@ class PlainTrials:
         finally:
             self._scratch.put(scratch)
 
-    def _shared(self, num: int, run: Callable[[int, int], None]) -> Callable[[], None]:
-        """`run` of pieces of `num` trials by all threads; what it returns waits for them."""
+    def _shared(self, num: int, run: Callable[[int, int], None]) -> SharedWork:
+        """`run` of pieces of `num` trials by all threads."""
         piece = min(-(-num // (self.num_threads * _PIECES * _LANES)) * _LANES, _LONGEST)
-        pieces = [
-            self._threads.submit(run, begin, min(begin + piece, num))
-            for begin in range(0, num, piece)
-        ]
-
-        def wait() -> None:
-            try:
-                for one in pieces:
-                    one.result()
-            except BaseException:  # Control-C: what has not begun does not begin
-                for one in pieces:
-                    one.cancel()
-                raise
-
-        return wait
+        return SharedWork(num, piece, self.num_threads, run)
 
     def _named(self, arrays: list[np.ndarray]) -> dict[str, Any]:
         shape, num = self._parts.shape, self._task.thresholds

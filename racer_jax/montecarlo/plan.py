@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from racer_jax.montecarlo.exact_products import exact_parts
 from racer_jax.montecarlo.packed_bits import BLOCK, Order, packing_order
 from racer_jax.montecarlo.split_design import Design, DrawPlan, Ranks, draw_parts, rank_plan
 from racer_jax.montecarlo.step_functions import Pool, Steps
@@ -59,7 +60,7 @@ class Metric:
     Attributes:
       name: Its name.
       base: What most queries have where no model is called, as one or several summands; see
-        `_exact_parts`.
+        `exact_parts`.
       planes: Numbers of its planes; one may be there with several weights.
       weights: What an entry of each plane adds.
       whole: Whether every total is a whole number that int32 holds, whatever the part.
@@ -212,19 +213,6 @@ def _split_steps(steps: Steps) -> tuple[float, list[tuple[float, np.ndarray, np.
     return base, [plane for plane in planes if len(plane[1])]
 
 
-# Why: whether a compiler rounds a product before it adds it depends on the processor, and on what
-# else is in the loop. Where each product with a count is exact, all of them have the same sums.
-def _exact_parts(value: float, num: int) -> tuple[float, ...]:
-    """Summands of a float32 whose products with counts of up to `num` are exact in float32."""
-    few = 2.0 ** max(1, 24 - num.bit_length())
-    rest, parts = float(np.float32(value)), []
-    while rest:
-        unit = 2.0 ** (np.frexp(rest)[1]) / few
-        parts.append(float(np.trunc(rest / unit) * unit))
-        rest -= parts[-1]
-    return tuple(parts) or (0.0,)
-
-
 def _is_whole(base: float, planes: list[tuple[float, np.ndarray, np.ndarray]], num: int) -> bool:
     """Whether all totals, and all sums on the way to them, are whole and below `_MOST_WHOLE`."""
     weights = [weight for weight, _, _ in planes]
@@ -303,6 +291,12 @@ def _metrics_and_counted(
     steps_of: Mapping[str, Steps], num: int, distinct: bool
 ) -> tuple[tuple[Metric, ...], Counted]:
     """The metrics of `num` queries as weighted counts, and what is counted."""
+    for name, steps in steps_of.items():
+        if steps.query.size and not 0 <= steps.query.min() <= steps.query.max() < num:
+            raise ValueError(
+                f"the steps of {name!r} must name queries by position, 0 to {num - 1}, got "
+                f"{steps.query.min()} to {steps.query.max()}"
+            )
     split = {
         name: (1.0, []) if name == "risk" and distinct else _split_steps(steps)
         for name, steps in steps_of.items()
@@ -326,7 +320,7 @@ def _metrics_and_counted(
         of_metric: list[tuple[int, float]] = []
         for weight, query, first in planes:
             parts = next(parts_of) if whole[name] else [_Entries(query, first, query)]
-            factors = (weight,) if whole[name] else _exact_parts(weight, num)
+            factors = (weight,) if whole[name] else exact_parts(weight, num)
             for part in parts:
                 plane = number.setdefault(id(part.key), len(number))
                 of_metric += [(plane, factor) for factor in factors]
@@ -341,7 +335,7 @@ def _metrics_and_counted(
         numbers, weights = (
             (tuple(column) for column in zip(*of_metric, strict=True)) if of_metric else ((), ())
         )
-        bases = (base,) if whole[name] else _exact_parts(base, num)
+        bases = (base,) if whole[name] else exact_parts(base, num)
         metrics.append(Metric(name, bases, numbers, weights, whole[name]))
     if end > _MOST_INDEX:
         raise ValueError(

@@ -50,7 +50,7 @@ def key_words(key: jax.Array) -> jax.Array:
     check_key(key)
     if str(jax.random.key_impl(key)) == "threefry2x32":
         return jax.random.key_data(key)
-    return jax.random.bits(key, (2,))
+    return jax.random.bits(key, (2,), np.uint32)  # by default, 64 bits where JAX has them
 
 
 def folded(key: Words, data: jax.Array) -> Words:

@@ -1,7 +1,7 @@
 r"""How trials of one pool are run: by the kernel on JAX's devices, or plain ones by a C program."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from racer_jax.montecarlo.plan import (
     plan_parts,
     usual_tile,
 )
+from racer_jax.montecarlo.shared_work import Started
 from racer_jax.montecarlo.split_design import Design, trial_keys
 from racer_jax.montecarlo.step_functions import Pool
 from racer_jax.montecarlo.subsets import key_words, load
@@ -202,8 +203,8 @@ class KernelTrials:
         """
         return means_on_host(self.chunk(first, num), num)
 
-    def start(self, first: int, num: int, longest: int, count: bool) -> Callable[[], Chunk]:
-        """Starts a chunk; what it returns waits for it.
+    def start(self, first: int, num: int, longest: int, count: bool) -> Started:
+        """Starts a chunk; what it returns waits for a `Chunk`.
 
         Use this when the devices work on a chunk while the last is read.
 
@@ -216,7 +217,7 @@ class KernelTrials:
         """
         totals = self.chunk(first, longest)
         chunk = Chunk(num, totals, _counted(totals, num) if count else {})
-        return lambda: chunk
+        return Started(lambda: chunk, lambda: None)
 
 
 class ProgramTrials:
@@ -243,7 +244,7 @@ class ProgramTrials:
 
     def means(self, first: int, num: int) -> dict[str, Any]:
         """As of `KernelTrials`. Use this when each trial is wanted by itself."""
-        result: dict[str, Any] = jax.tree.map(np.transpose, self._trials.start(first, num)())
+        result: dict[str, Any] = jax.tree.map(np.transpose, self._trials.start(first, num).wait())
         return result
 
     @property
@@ -260,20 +261,20 @@ class ProgramTrials:
         if sum(width * len(low) for low, width in chosen) <= _MOST_COUNTS:
             self._ranges = chosen
 
-    def start(self, first: int, num: int, longest: int, count: bool) -> Callable[[], Chunk]:
+    def start(self, first: int, num: int, longest: int, count: bool) -> Started:
         """As of `KernelTrials`; no chunk is longer than it has to be.
 
         Use this when the threads work on a chunk while the last is read.
         """
         if not self._ranges or num >= 1 << 31:  # a count is int32
-            wait = self._trials.start(first, num)
-            return lambda: Chunk(num, wait(), {})
+            totals = self._trials.start(first, num)
+            return Started(lambda: Chunk(num, totals.wait(), {}), totals.cancel)
         counts = self._trials.start_counts(first, num, *zip(*self._ranges, strict=True))
-        return lambda: self._counted(first, num, counts())
+        return Started(lambda: self._counted(first, num, counts.wait()), counts.cancel)
 
     def _counted(self, first: int, num: int, tables: list[np.ndarray] | None) -> Chunk:
         if tables is None:  # a total out of range, which is as good as never: each by itself
-            return Chunk(num, self._trials.start(first, num)(), {})
+            return Chunk(num, self._trials.start(first, num).wait(), {})
         named = zip(self._names, self._ranges, tables, strict=True)
         counts = {
             name: ValueCounts(low, low + (width - 1), table) for name, (low, width), table in named
@@ -310,6 +311,8 @@ def trial_runner(
     """
     parts = plan_parts(pool, design, budget, means)
     used = list(usual_devices() if devices is None else devices)
+    if not used or len(set(used)) < len(used):
+        raise ValueError(f"devices must be one device or several different ones, got {used}")
     words = np.asarray(key_words(key))
     program = plain_program(design, parts, used)
     if program is not None:
@@ -333,7 +336,7 @@ def chunks(
     spans: Sequence[tuple[int, int]],
     count: bool,
     ranges: Callable[[], Mapping[str, tuple[np.ndarray, int]]],
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """The trials of each span (first, number); the next are under way while the caller has these.
 
     Use this when trials are summed chunk by chunk.
@@ -346,12 +349,16 @@ def chunks(
         the first chunk; nothing where it has seen none.
     """
     longest = max((num for _, num in spans), default=0)
-    pending: deque[Callable[[], Chunk]] = deque()
-    for first, num in spans:
-        if isinstance(runner, ProgramTrials) and runner.can_count and (known := ranges()):
-            runner.count_within(known)
-        pending.append(runner.start(first, num, longest, count))
-        if len(pending) == 2 or (isinstance(runner, ProgramTrials) and runner.can_count):
-            yield pending.popleft()()
-    for wait in pending:
-        yield wait()
+    pending: deque[Started] = deque()
+    try:
+        for first, num in spans:
+            if isinstance(runner, ProgramTrials) and runner.can_count and (known := ranges()):
+                runner.count_within(known)
+            pending.append(runner.start(first, num, longest, count))
+            if len(pending) == 2 or (isinstance(runner, ProgramTrials) and runner.can_count):
+                yield pending.popleft().wait()
+        while pending:
+            yield pending.popleft().wait()
+    finally:
+        for one in pending:
+            one.cancel()

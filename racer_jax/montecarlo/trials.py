@@ -8,6 +8,7 @@ chunk or the number of devices.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -239,11 +240,13 @@ def stream_trials(
     spans = _spans(num_done, num_trials, stream.chunk_size or runner.usual_chunk, first)
     count = design.even and runner.counts_totals
     numbered = [(first_trial + start, num) for start, num in spans]
-    for chunk in chunks(runner, numbered, count, lambda: {n: x.reach() for n, x in sums.items()}):
-        _add(sums, chunk, stream.bins, design.even)
-        report(chunk.num)
-        if store is not None:
-            store.save_when_due(sums)
+    parts = chunks(runner, numbered, count, lambda: {n: x.reach() for n, x in sums.items()})
+    with closing(parts):
+        for chunk in parts:
+            _add(sums, chunk, stream.bins, design.even)
+            report(chunk.num)
+            if store is not None:
+                store.save_when_due(sums)
     if store is not None and spans:
         store.save(sums)
     return {name: total.summary() for name, total in sums.items()}

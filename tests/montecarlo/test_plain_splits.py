@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from functools import partial, partialmethod
@@ -15,6 +17,7 @@ import pytest
 from racer_jax import gap, tie_break
 from racer_jax.montecarlo import plain_splits, trial_runs
 from racer_jax.montecarlo.plan import plan_parts
+from racer_jax.montecarlo.shared_work import SharedWork
 from racer_jax.montecarlo.split_design import split_design
 from racer_jax.montecarlo.step_functions import pool_steps
 from racer_jax.montecarlo.summaries import Accumulator
@@ -187,17 +190,17 @@ def test_counts_are_those_of_the_totals(program, num, num_threads):
     design = split_design(pool.order, num_calibration=29)
     parts = plan_parts(pool, design, design.budgets(LEVELS), False)
     trials = plain_splits.PlainTrials(program, np.array([3, 4], np.uint32), parts, num_threads)
-    totals = list(trials.start(5, num)()["test"].values())[:-1]
+    totals = list(trials.start(5, num).wait()["test"].values())[:-1]
     low = [total.min(axis=1) - i for i, total in enumerate(totals)]
     spread = [int(np.ptp(total, axis=1).max()) + 1 + 2 * i for i, total in enumerate(totals)]
-    tables = trials.start_counts(5, num, low, spread)()
+    tables = trials.start_counts(5, num, low, spread).wait()
     for total, first, width, table in zip(totals, low, spread, tables, strict=True):
         expected = [np.bincount(row, minlength=width) for row in total - first[:, None]]
         np.testing.assert_array_equal(table, expected)
     widest = int(np.argmax(spread))
     spread[widest] = 1
-    assert trials.start_counts(5, num, low, spread)() is None or num == 1
-    assert trials.start_counts(5, num, [row + 1 for row in low], spread)() is None
+    assert trials.start_counts(5, num, low, spread).wait() is None or num == 1
+    assert trials.start_counts(5, num, [row + 1 for row in low], spread).wait() is None
 
 
 def test_a_stream_goes_on_where_the_other_way_ended(monkeypatch, tmp_path):
@@ -213,6 +216,36 @@ def test_a_stream_goes_on_where_the_other_way_ended(monkeypatch, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, got, whole)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("size", [1e10, 1e12, 1e33, 1e-20])
+def test_metrics_of_any_size(monkeypatch, size):
+    program = program_of(HERE or FAST)
+    rng = np.random.default_rng(0)
+    entries = rng.random((61, 4)).astype(np.float32)
+    tables = {"dollars": rng.random((61, 4)) * size, "steps": np.arange(4) * size / 4}
+    tables["steps"] = tables["steps"] + np.zeros((61, 1))
+    pool = pool_steps(entries, rng.random((61, 3)) < 0.5, metrics=tables)
+    run = partial(
+        split_trials, jax.random.key(1), pool, num_calibration=29, alpha=LEVELS, num_trials=66
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(by(monkeypatch, program, run), by(monkeypatch, None, run))
+
+
+def test_results_are_whole_arrays_whatever_the_number_of_trials():
+    pool = example(61)
+    for num in (1, 16, 17, 100):
+        program_of(HERE or FAST)
+        got = split_trials(
+            jax.random.key(1), pool, num_calibration=29, alpha=LEVELS, num_trials=num
+        )
+        for array in (got.risk, got.threshold, got.extra["cents"]):
+            assert array.shape == (num, len(LEVELS))
+            assert array.flags.f_contiguous
+            assert array.flags.writeable
+
+
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
 def test_the_number_of_threads_does_not_matter(num_threads):
     program = program_of(HERE or FAST)
@@ -220,8 +253,8 @@ def test_the_number_of_threads_does_not_matter(num_threads):
     design = split_design(pool.order, num_calibration=29)
     parts = plan_parts(pool, design, design.budgets(LEVELS), True)
     key = np.array([3, 4], np.uint32)
-    one = plain_splits.PlainTrials(program, key, parts, 1).start(5, 1000)()
-    same(plain_splits.PlainTrials(program, key, parts, num_threads).start(5, 1000)(), one)
+    one = plain_splits.PlainTrials(program, key, parts, 1).start(5, 1000).wait()
+    same(plain_splits.PlainTrials(program, key, parts, num_threads).start(5, 1000).wait(), one)
 
 
 def runner_of(pool, devices=CPU, alpha=LEVELS, **how):
@@ -256,6 +289,15 @@ def test_where_the_program_is_used(monkeypatch):
     assert runner_of(pool, question=np.arange(40) // 2, num_calibration=9) == "kernel"
     assert runner_of(pool, devices=[Elsewhere("gpu")]) == "kernel"
     assert runner_of(pool, devices=[*CPU, Elsewhere(process_index=1)]) == "kernel"
+    entries = np.random.default_rng(1).random((40, 4)).astype(np.float32)
+    for size, used in ((2.0**-90, False), (2.0**-60, True), (2.0**100, True), (2.0**118, False)):
+        table = np.random.default_rng(0).random((40, 4)) * size
+        other = pool_steps(entries, np.ones((40, 3), bool), metrics={"dollars": table})
+        assert (runner_of(other) != "kernel") == used, size  # ends of float32
+    with pytest.raises(ValueError, match="one device or several different ones, got \\[\\]"):
+        runner_of(pool, devices=[])
+    with pytest.raises(ValueError, match="several different ones"):
+        runner_of(pool, devices=[CPU[0], CPU[0]])
     for dtype in (np.float16, np.float64):  # thresholds of two or eight bytes
         assert runner_of(pool._replace(threshold=pool.threshold.astype(dtype))) == "kernel"
     monkeypatch.setattr(plain_splits, "_library", lambda *_: None)
@@ -344,9 +386,9 @@ def test_every_trial_is_run_once_in_pieces_of_whole_lanes():
 
     for num in (1, 64, 65, 1000, 20_000):
         spans.clear()
-        stub_trials(function).start(7, num)()
+        stub_trials(function).start(7, num).wait()
         assert {span[0] for span in spans} == {7}
-        whole = -(-num // 64) * 64
+        whole = -(-num // 16) * 16
         assert {span[3] for span in spans} == {whole}
         ends = sorted(span[1:3] for span in spans)
         assert ends[0][0] == 0
@@ -362,10 +404,10 @@ def test_what_was_not_begun_does_not_begin_after_an_interrupt():
         begun.append(1)
         raise KeyboardInterrupt
 
-    wait = stub_trials(function).start(0, 64 * 4096)
+    started = stub_trials(function).start(0, 64 * 4096)
     with pytest.raises(KeyboardInterrupt):
-        wait()
-    assert len(begun) < 64
+        started.wait()
+    assert len(begun) <= 2
 
 
 def test_a_run_that_nobody_waits_for_harms_nothing():
@@ -385,6 +427,66 @@ def test_a_run_that_nobody_waits_for_harms_nothing():
         trials.start_counts(0, 5000, low, [4000] * num)
         del trials, low
         gc.collect()
+
+
+def test_a_stream_that_is_left_lets_nothing_more_begin(monkeypatch):
+    program_of(HERE or FAST)
+    cancelled = []
+    cancel = SharedWork.cancel
+    monkeypatch.setattr(SharedWork, "cancel", lambda self: cancelled.append(1) or cancel(self))
+
+    def stop(_):
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        stream_trials(
+            jax.random.key(1),
+            example(61),
+            num_calibration=29,
+            alpha=LEVELS,
+            num_trials=5000,
+            chunk_size=600,
+            progress=stop,
+        )
+    assert cancelled == [1]
+
+
+def test_threads_are_as_many_as_memory_has_room_for(monkeypatch):
+    trials = stub_trials(lambda *_: None)
+    assert trials.num_threads == 2
+    for most, num in ((640, 1), (2 * 640 - 1, 1), (2 * 640, 2), (1, 1)):
+        monkeypatch.setattr(plain_splits, "_MOST_SCRATCH", most)
+        assert stub_trials(lambda *_: None).num_threads == num
+
+
+AT_THE_END = """
+import atexit, sys, threading, time
+import jax, numpy as np
+from racer_jax.montecarlo.step_functions import pool_steps
+from racer_jax.montecarlo.trials import split_trials, stream_trials
+rng = np.random.default_rng(0)
+pool = pool_steps(rng.random((61, 4)).astype(np.float32), rng.random((61, 3)) < .5)
+how = dict(num_calibration=29, alpha=[.1, .5])
+
+def work():
+    time.sleep(.3)
+    stream_trials(jax.random.key(0), pool, num_trials=2000, chunk_size=100, **how)
+    print("done", split_trials(jax.random.key(0), pool, num_trials=2, **how).risk.shape)
+
+if sys.argv[1] == "thread":
+    threading.Thread(target=work).start()
+else:
+    atexit.register(work)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["thread", "atexit"])
+def test_trials_run_while_the_interpreter_ends(way):
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END, way], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "done (2, 2)\n"), done.stderr
 
 
 def test_no_compiler_and_no_warning(monkeypatch):

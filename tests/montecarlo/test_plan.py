@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from racer_jax import gap, miss_budget
 from racer_jax.montecarlo import plan, trials
 from racer_jax.montecarlo.exact import pool_law
+from racer_jax.montecarlo.exact_products import exact_parts
 from racer_jax.montecarlo.packed_bits import BLOCK
 from racer_jax.montecarlo.replay import split_parts
 from racer_jax.montecarlo.split_design import split_design
@@ -91,18 +92,32 @@ def test_totals_are_integers_as_long_as_they_fit(most, whole):
     share=st.floats(0, 1),
 )
 def test_products_with_counts_are_exact(value, num, share):
-    parts = plan._exact_parts(value, num)
+    parts = exact_parts(value, num)
     assert sum(map(Fraction, parts)) == Fraction(value)
     count = int(share * num)
     for part in parts:
         assert Fraction(float(np.float32(count) * np.float32(part))) == count * Fraction(part)
 
 
+def test_steps_of_queries_that_are_not_there_are_refused():
+    pool = tied_pool(40)
+    steps = pool.metrics["size"]
+    design = split_design(pool.order, num_calibration=20)
+    for query in (-1, 40):
+        wrong = steps._replace(query=np.where(np.arange(len(steps.query)) == 3, query, steps.query))
+        with pytest.raises(ValueError, match=r"steps of 'size' must name .*, 0 to 39, got"):
+            plan.plan_parts(
+                pool._replace(metrics={"size": wrong}), design, design.budgets(ALPHAS), True
+            )
+
+
 def test_few_parts_stand_for_a_price():
-    assert plan._exact_parts(0.0, 8_000) == (0.0,)
-    assert plan._exact_parts(-(2.0**-20), 8_000) == (-(2.0**-20),)
-    assert len(plan._exact_parts(0.3, 8_000)) == 3  # 11 bits of 24 at a time
-    assert len(plan._exact_parts(0.1, 1)) == 2
+    assert exact_parts(0.0, 8_000) == (0.0,)
+    assert exact_parts(1e39, 8_000) == (np.inf,)  # beyond float32
+    assert exact_parts(-1e39, 8_000) == (-np.inf,)
+    assert exact_parts(-(2.0**-20), 8_000) == (-(2.0**-20),)
+    assert len(exact_parts(0.3, 8_000)) == 3  # 11 bits of 24 at a time
+    assert len(exact_parts(0.1, 1)) == 2
 
 
 def test_the_risk_alone_is_measured_where_it_needs_no_counting():
