@@ -29,10 +29,12 @@ _NAMES = ("cc", "gcc", "clang")
 _SECONDS = 120  # no compiler takes so long for these files: it waits for something
 _HASH = hashlib.sha256
 # Sums stay in their order, and products are rounded, as in JAX.
-# GCC's third level takes a quarter longer than these for code as fast.
-_OPTIONS = (
-    *("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops", "-funswitch-loops"),
-    *("-ffp-contract=off", "-shared", "-fPIC", "-w"),
+_OPTIONS = ("-ffp-contract=off", "-shared", "-fPIC", "-w")
+# GCC's third level takes a quarter longer than its second with these, for code as fast. Clang does
+# not know them, and is asked for its third.
+_LEVELS = (
+    ("-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fpeel-loops", "-funswitch-loops"),
+    ("-O3",),
 )
 
 
@@ -89,7 +91,10 @@ def c_library(
     compiler = c_compiler()
     try:
         facts = [os.environ.get(VARIABLE, ""), platform.machine(), sys.platform]
-        parts = [source.read_bytes(), *(fact.encode() for fact in (*command, *facts))]
+        parts = [
+            source.read_bytes(),
+            *(fact.encode() for fact in (*_LEVELS[0], *_LEVELS[1], *command, *facts)),
+        ]
         name = _HASH(b"".join(_HASH(part).digest() for part in parts)).hexdigest()
         target = None if folder is None else folder / f"racer_jax-{name}.so"
         if target is not None and (library := _kept(target, symbols)) is not None:
@@ -98,13 +103,16 @@ def c_library(
             return None
         with tempfile.TemporaryDirectory(prefix="racer_jax-") as place:
             output = Path(place) / "code.so"
-            subprocess.run(
-                [compiler, *command, "-o", str(output), str(source)],
-                check=True,
-                capture_output=True,
-                errors="replace",  # in whatever encoding it speaks
-                timeout=_SECONDS,
-            )
+            for level in _LEVELS:
+                done = subprocess.run(
+                    [compiler, *level, *command, "-o", str(output), str(source)],
+                    capture_output=True,
+                    errors="replace",  # in whatever encoding it speaks
+                    timeout=_SECONDS,
+                )
+                if not done.returncode:
+                    break
+            done.check_returncode()
             library = _loaded(output, symbols)  # it stays where it is mapped, without its file
             if target is not None:
                 _keep(target, output.read_bytes())

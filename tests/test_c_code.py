@@ -141,6 +141,14 @@ def test_the_compiler_is_the_one_that_is_named(source, tmp_path, monkeypatch):
         assert c_library(source, ["-DNUMBER=7"], ["seven"], None) is None
 
 
+@needs_compiler
+def test_a_compiler_that_does_not_know_the_options_of_gcc(source, tmp_path, monkeypatch):
+    real = c_compiler()
+    choosy = f'case "$*" in *-fpeel-loops*) echo unknown >&2; exit 1;; esac; exec {real} "$@"'
+    monkeypatch.setenv("RACER_JAX_CC", compiler_at(tmp_path / "clang", choosy))
+    assert c_library(source, ["-DNUMBER=7"], ["seven"], None).seven() == 7
+
+
 @pytest.mark.parametrize("name", ["none", "no-such-compiler-is-here"])
 def test_without_a_compiler_there_is_no_code_and_no_warning(source, tmp_path, monkeypatch, name):
     monkeypatch.setenv("RACER_JAX_CC", name)
