@@ -29,7 +29,7 @@ from racer_jax.montecarlo import plain_splits, trial_runs
 from racer_jax.montecarlo.exact import SplitLaw, pool_law
 from racer_jax.montecarlo.replay import split_masks
 from racer_jax.montecarlo.step_functions import Pool, pool_steps
-from racer_jax.montecarlo.trials import Trials, split_trials
+from racer_jax.montecarlo.trials import Trials, split_trials, stream_trials
 from racer_jax.studies import runtime
 
 METRICS = ("risk", "size", "abstention")
@@ -168,6 +168,17 @@ def variants(
         lambda: trials(task, pool, num_splits),
         1,
         f"{note}, {devices} devices",
+    )
+    variants["`racer_jax.montecarlo.trials.stream_trials`"] = Variant(
+        lambda: stream_trials(
+            jax.random.key(0),
+            pool,
+            num_calibration=task.num_calibration,
+            alpha=task.alphas,
+            num_trials=10 * num_splits,
+        ),
+        10,
+        "summaries alone; ten times as many splits *",
     )
     variants["`racer_jax.montecarlo.exact.pool_law`"] = Variant(
         lambda: pool_law(pool, num_calibration=task.num_calibration, alpha=task.alphas),

@@ -134,7 +134,6 @@ class _Tally(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("low", "spread", "times")),
         ("outside", ctypes.c_int64),
-        ("lanes", ctypes.c_int32),
     )
 
 
