@@ -40,14 +40,19 @@ def program_of(options):
     return library
 
 
+FORMS = {
+    "AVX-512": (*plain_splits._ALSO, *WIDE, *FAST),
+    "AVX-512, slow PDEP": (*plain_splits._ALSO, *WIDE),
+    "AVX2": (*plain_splits._ALSO, *FAST),
+    "AVX2, slow PDEP": plain_splits._ALSO,
+}
+
+
 @pytest.fixture(
     params=[
-        (*plain_splits._ALSO, *WIDE, *FAST),
-        (*plain_splits._ALSO, *WIDE),
-        (*plain_splits._ALSO, *FAST),
-        plain_splits._ALSO,
-    ],
-    ids=["AVX-512", "AVX-512, slow PDEP", "AVX2", "AVX2, slow PDEP"],
+        pytest.param(form, id=name, marks=[pytest.mark.long] if name != "AVX-512" else [])
+        for name, form in FORMS.items()
+    ]
 )
 def program(request):
     return program_of(request.param)
