@@ -16,6 +16,7 @@ import pytest
 
 from racer_jax import _programs
 from racer_jax.core.nonconformity import gap
+from racer_jax.montecarlo import plain_splits
 from racer_jax.racer.scoring import Scorer
 from racer_jax.routers.served_mlp import ServedMLP
 
@@ -397,7 +398,14 @@ print(json.dumps([programs, traced]))
     ],
     ids=["W1 and a first fit", "bound_check"],
 )
-def test_a_fresh_process_compiles_few_programs_and_a_second_one_none(tmp_path, code, compiled):
+@pytest.mark.parametrize("compiler", [None, "none"], ids=["with C", "by XLA"])
+def test_a_fresh_process_compiles_few_programs_and_a_second_one_none(
+    tmp_path, monkeypatch, code, compiled, compiler
+):
+    if compiler:
+        monkeypatch.setenv("RACER_JAX_CC", compiler)
+    elif plain_splits.program_in_use().startswith("plain splits"):
+        compiled = [name for name in compiled if name != "_run"]  # C runs the splits
     words = [sys.executable, "-c", COUNT + code + LAST, str(tmp_path), str(tmp_path / "results")]
 
     def counted():
