@@ -73,7 +73,8 @@ def example(total, num_models=3, kind="free", seed=0):
         "halves": np.arange(num_models + 1) * 0.5 + np.zeros((total, 1)),
         "calls": np.minimum(np.arange(num_models + 1), 2) * 3 + np.zeros((total, 1)),
     }
-    return pool_steps(entries, correct, ties, metrics=metrics)
+    pool = pool_steps(entries, correct, ties, metrics=metrics)
+    return pool.only("risk", "size", "fees") if kind == "few" else pool
 
 
 def by(monkeypatch, library, run):
@@ -99,7 +100,8 @@ def same(left, right):
 @pytest.mark.parametrize(
     ("total", "num", "num_trials", "kind"),
     [
-        (61, 29, 130, "free"),
+        (61, 29, 130, "few"),
+        pytest.param(61, 29, 130, "free", marks=pytest.mark.long),
         pytest.param(64, 32, 65, "ties", marks=pytest.mark.long),
         pytest.param(200, 3, 64, "pairs", marks=pytest.mark.long),
         pytest.param(1000, 990, 70, "free", marks=pytest.mark.long),
@@ -136,7 +138,10 @@ def test_positions_of_more_than_sixteen_bits(monkeypatch, program):
 WHOLE = ("risk", "size", "abstention", "avoidable_miss", "calls")
 
 
-@pytest.mark.parametrize("names", [(), WHOLE], ids=["totals", "counts"])
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param((), id="totals", marks=pytest.mark.long), pytest.param(WHOLE, id="counts")],
+)
 def test_streams_and_budgets_have_the_same_summary(monkeypatch, names):
     program = program_of(HERE or FAST)
     pool = example(61, kind="ties")
@@ -208,6 +213,7 @@ def test_counts_are_those_of_the_totals(program, num, num_threads):
     assert trials.start_counts(5, num, [row + 1 for row in low], spread).wait() is None
 
 
+@pytest.mark.long
 def test_a_stream_goes_on_where_the_other_way_ended(monkeypatch, tmp_path):
     """Another machine may have no compiler: the file fits all the same."""
     program = program_of(HERE or FAST)
@@ -415,6 +421,7 @@ def test_what_was_not_begun_does_not_begin_after_an_interrupt():
     assert len(begun) <= 2
 
 
+@pytest.mark.long
 def test_a_run_that_nobody_waits_for_harms_nothing():
     program = program_of(HERE or FAST)
     pool = example(500)
@@ -494,6 +501,7 @@ def test_trials_run_while_the_interpreter_ends(way):
     assert (done.returncode, done.stdout) == (0, "done (2, 2)\n"), done.stderr
 
 
+@pytest.mark.long
 def test_no_compiler_and_no_warning(monkeypatch):
     pool = example(40)
     run = partial(
