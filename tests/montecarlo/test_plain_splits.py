@@ -207,6 +207,10 @@ def test_counts_are_those_of_the_totals(program, num, num_threads):
     for total, first, width, table in zip(totals, low, spread, tables, strict=True):
         expected = [np.bincount(row, minlength=width) for row in total - first[:, None]]
         np.testing.assert_array_equal(table, expected)
+    for i, total in enumerate(totals):  # the largest total is the first that is not counted
+        least = [*spread[:i], i + int(np.ptp(total, axis=1).max()), *spread[i + 1 :]]
+        if least[i]:
+            assert trials.start_counts(5, num, low, least).wait() is None
     widest = int(np.argmax(spread))
     spread[widest] = 1
     assert trials.start_counts(5, num, low, spread).wait() is None or num == 1

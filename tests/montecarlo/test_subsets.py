@@ -198,3 +198,12 @@ def test_repair_reaches_every_position_whatever_its_bits(size):
         counts = np.bincount(bin_of, minlength=16)
         expected = num * lanes / 16
         assert chi2.sf(((counts - expected) ** 2 / expected).sum(), 15) > P_VALUE
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_a_key_has_the_same_words_where_jax_has_64_bits(kind):
+    words = np.asarray(key_words(jax.random.key(7, impl=kind)))
+    with jax.enable_x64(True):
+        wide = np.asarray(key_words(jax.random.key(7, impl=kind)))
+    assert wide.dtype == words.dtype == np.uint32
+    np.testing.assert_array_equal(wide, words)
