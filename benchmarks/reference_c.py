@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from baselines import Problem
 
-from racer_jax._c_code import c_library
 from racer_jax.montecarlo import plain_splits
 from racer_jax.montecarlo.plan import plan_parts
 from racer_jax.montecarlo.split_design import split_design
@@ -25,15 +24,15 @@ PROGRAM = Path(plain_splits.__file__).with_suffix(".c")
 class Reference:
     """The compiled program with one problem."""
 
-    def __init__(self, library: ctypes.CDLL, pool: Pool, problem: Problem, name: str) -> None:
-        self.library, self.name = library, name
+    def __init__(self, program: ctypes.CDLL, pool: Pool, problem: Problem, name: str) -> None:
+        self.program, self.name = program, name
         design = split_design(pool.order, num_calibration=problem.num_calibration)
         self.parts = plan_parts(pool, design, design.budgets(problem.alphas), means=True)
 
     def run(self, seed: int, num_splits: int, threads: int) -> np.ndarray:
         """Risk, size and abstention, float32 `[3, s, a]`."""
         key = np.array([0, seed], np.uint32)
-        trials = plain_splits.PlainTrials(self.library, key, self.parts, threads)
+        trials = plain_splits.PlainTrials(self.program, key, self.parts, threads)
         means = trials.start(0, num_splits).wait()["test"]
         return np.stack([means[name].T for name in ("risk", "size", "abstention")])
 
@@ -43,17 +42,15 @@ def build(pool: Pool, problem: Problem) -> Reference | None:
     options = plain_splits.compiler_options()
     if options is None or 2 * problem.num_calibration != pool.num_queries:
         return None
-    # One file, so that the hash by which it is known is that of all of it.
+    # One file: the compiler is not told where the package is.
     whole = SOURCE.read_text("utf-8").replace(
         '#include "plain_splits.c"', PROGRAM.read_text("utf-8")
     )
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / SOURCE.name
         source.write_text(whole, encoding="utf-8")
-        library = c_library(source, options, ("plain_splits", "plain_splits_scratch"), None)
-    if library is None:
+        program = plain_splits.compiled_program(source, options, None)
+    if program is None:
         return None
-    library.plain_splits.restype = None
-    library.plain_splits_scratch.restype = ctypes.c_int64
     form = "AVX-512" if "-mavx512f" in options else "AVX2"
-    return Reference(library, pool, problem, f"C for {form} with xoshiro256+")
+    return Reference(program, pool, problem, f"C for {form} with xoshiro256+")

@@ -107,14 +107,29 @@ def program_in_use() -> str:
     return f"plain splits by {'AVX-512' if _WIDE[0] in options else 'AVX2'}"
 
 
+def compiled_program(
+    source: Path, options: Sequence[str], folder: Path | None
+) -> ctypes.CDLL | None:
+    """A program with the functions of plain_splits.c; None where it cannot be made.
+
+    Use this when another form of it is measured beside it.
+
+    Args:
+      source: The file.
+      options: From `compiler_options`.
+      folder: As of `c_library`.
+    """
+    program = c_library(source, options, ("plain_splits", "plain_splits_scratch"), folder)
+    if program is not None:
+        program.plain_splits.restype = None
+        program.plain_splits_scratch.restype = ctypes.c_int64
+    return program
+
+
 @cache
 def _library(options: tuple[str, ...], folder: Path | None) -> ctypes.CDLL | None:
-    """The program, made or read once in a process."""
-    library = c_library(_SOURCE, options, ("plain_splits", "plain_splits_scratch"), folder)
-    if library is not None:
-        library.plain_splits.restype = None
-        library.plain_splits_scratch.restype = ctypes.c_int64
-    return library
+    """The program of the package, made or read once in a process."""
+    return compiled_program(_SOURCE, options, folder)
 
 
 def _is_moderate(metric: Metric, num: int) -> bool:

@@ -364,7 +364,7 @@ def plan_parts(pool: Pool, design: Design, budget: np.ndarray, means: bool) -> P
       means: Whether thresholds and means are wanted, or totals.
 
     Raises:
-      ValueError: If the metrics have 2**31 steps or more.
+      ValueError: If the metrics have 2**31 steps or more, or one of a query that is not there.
     """
     draw = draw_parts(design)
     ranks, width = rank_plan(design, budget)
@@ -387,16 +387,16 @@ def trial_plan(
     Use this when you call `tile_values` yourself; `stream_trials` makes its own plan.
 
     Args:
-      pool: From `pool_steps`.
-      design: From `split_design`.
-      budget: Misses allowed, `[a, r]`, from `Design.budgets`.
-      means: Whether thresholds and means are wanted, or totals.
+      pool: As of `plan_parts`, and so are the others.
+      design: How to split it.
+      budget: Misses allowed, `[a, r]`.
+      means: Whether means are wanted.
 
     Returns:
       What a jitted call reads, and its static part.
 
     Raises:
-      ValueError: If the metrics have 2**31 steps or more.
+      ValueError: As of `plan_parts`.
     """
     parts = plan_parts(pool, design, budget, means)
     return packed_plan(parts), parts.shape
