@@ -85,6 +85,8 @@ class Store:
         self.damage: str | None = None  # which file is damaged and what to do, once it shows
         self._refused = 0  # rows that did not come into the queue, for it was full
         self._unwritten = 0
+        # Rows taken into the queue, and those of them written or lost; a thread counts each.
+        self._num_taken = self._num_done = 0
         self._full = False
         self._kept: list[DecisionRow | AuditRow] = []
         self._failed_at = 0.0
@@ -104,6 +106,7 @@ class Store:
         """
         full = self._queue.qsize() >= _MOST_KEPT
         if not full:
+            self._num_taken += 1
             self._queue.put(row)
         else:
             self._refused += 1
@@ -139,8 +142,8 @@ class Store:
 
     @property
     def num_kept(self) -> int:
-        """Rows that wait until they can be written."""
-        return len(self._kept)
+        """Rows that wait until the state can be written again; 0 while it can be."""
+        return 0 if self.error is None else self._num_taken - self._num_done
 
     def close(self) -> None:
         """Writes what is queued and ends."""
@@ -171,7 +174,6 @@ class Store:
             items = self._gathered()
             going = None not in items
             items = [*self._kept, *(item for item in items if item is not None)]
-            self._kept = []
             if getattr(connection, "lost", False):
                 connection = self._again(connection)
             self._write(connection, items)
@@ -181,7 +183,7 @@ class Store:
 
     def _gathered(self) -> list[Any]:
         """What has come; while nothing can be written, it is tried once in a while."""
-        if self.error is None:
+        if self.error is None and not self._kept:
             items = [self._queue.get()]
             if isinstance(items[0], DecisionRow):
                 time.sleep(_PAUSE)  # those that come meanwhile are written with it
@@ -200,22 +202,47 @@ class Store:
             return opened(self.path)
         return connection
 
-    def _keep(self, items: list[Any], error: Exception) -> None:
-        """Keeps the rows that could not be written, if another try may end in another way."""
-        rows = [item for item in items if isinstance(item, DecisionRow | AuditRow)]
-        self._kept = _newest(rows) if _databases.may_pass(error) else []
-        if lost := len(rows) - len(self._kept):
-            self._lose(lost, error)
-
     def _lose(self, num: int, reason: Exception | str | None) -> None:
         self._unwritten += num
+        self._num_done += num
         _LOG.error("the state has lost %d rows: %s", num, reason)
 
     def _write(self, connection: Connection, items: list[Any]) -> None:
-        """One transaction; results are handed out after its commit.
+        """Writes what it can and keeps what another try may write; then results are handed out.
 
         Where the database refuses one of several, each is tried alone: the others are not at fault.
         """
+        answers, error = self._tried(connection, items)
+        tried = [(items, error)]
+        if error is not None and len(items) > 1 and not _databases.may_pass(error):
+            answers, tried = [], []
+            for item in items:
+                answer, error = self._tried(connection, [item])
+                answers += answer
+                tried.append(([item], error))
+        kept: list[DecisionRow | AuditRow] = []
+        for part, error in tried:
+            rows = [item for item in part if isinstance(item, DecisionRow | AuditRow)]
+            if error is None:
+                self._num_done += len(rows)
+            elif _databases.may_pass(error):
+                kept += rows
+            elif rows:
+                self._lose(len(rows), error)
+        self._kept = _newest(kept)
+        if lost := len(kept) - len(self._kept):
+            self._lose(lost, self.error)
+        for future, outcome in answers:
+            with contextlib.suppress(InvalidStateError):  # nobody waits any more: it was cancelled
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    def _tried(
+        self, connection: Connection, items: list[Any]
+    ) -> tuple[list[tuple[Future[Any], Any]], Exception | None]:
+        """One transaction: the results to hand out after its commit, and why it failed if so."""
         answers: list[tuple[Future[Any], Any]] = []
         before = self.error
         try:
@@ -236,20 +263,9 @@ class Store:
             _undo(connection)
             error = self._explained(raised)
             self._failed(error)
-            if len(items) > 1 and not _databases.may_pass(error):
-                for item in items:
-                    self._write(connection, [item])
-                return
-            self._keep(items, error)
-            answers = [(item[1], error) for item in items if isinstance(item, tuple)]
-        else:
-            self._fold(connection)
-        for future, outcome in answers:
-            with contextlib.suppress(InvalidStateError):  # nobody waits any more: it was cancelled
-                if isinstance(outcome, Exception):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
+            return [(item[1], error) for item in items if isinstance(item, tuple)], error
+        self._fold(connection)
+        return answers, None
 
     def _fold(self, connection: Connection) -> None:
         """Has what is committed taken in: what might yet be undone must not count."""

@@ -315,6 +315,57 @@ def test_rows_that_a_database_does_not_take_are_written_later(tmp_path, monkeypa
     store.close()
 
 
+def test_rows_still_wait_while_they_are_tried_again(tmp_path, monkeypatch):
+    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    broken = _broken(store, monkeypatch)
+    refusing, seen = store._insert, []
+
+    def insert(connection, rows):
+        seen.append(store.num_kept)
+        refusing(connection, rows)
+
+    monkeypatch.setattr(store, "_insert", insert)
+    for i in range(3):
+        store.add(DecisionRow(f"chatcmpl-{i}", 1.0, "my"))
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError):
+            store.ask(lambda connection: None).result(30)
+        assert store.num_kept == 3
+    store.add(DecisionRow("chatcmpl-3", 1.0, "my"))
+    assert store.num_kept == 4  # at once, before the next try
+    broken.clear()
+    store.ask(lambda connection: None).result(30)
+    assert (store.num_kept, store.dropped) == (0, 0)
+    store.close()
+    assert seen[0] == 0  # nothing had failed yet
+    assert set(seen[1:]) <= {3, 4}
+
+
+def test_a_disk_that_fills_while_rows_are_tried_alone_loses_only_the_row_at_fault(
+    tmp_path, monkeypatch
+):
+    store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    real, full = store._insert, [True]
+
+    def insert(connection, rows):
+        names = [row.id for row in rows]
+        if "chatcmpl-bad" in names:
+            raise sqlite3.IntegrityError("a row that no try can write")
+        if full and names != ["chatcmpl-3"]:
+            raise sqlite3.OperationalError("database or disk is full")
+        real(connection, rows)
+
+    monkeypatch.setattr(store, "_insert", insert)
+    for name in ("1", "bad", "2", "3"):
+        store.add(DecisionRow(f"chatcmpl-{name}", 1.0, "my"))
+    assert _until(lambda: store.dropped == 1 and store.error is not None)
+    full.clear()
+    # The last row was written alone; those before it are tried again though nothing comes.
+    assert _until(lambda: len(_stored(store.path, "select id from decision")) == 3)
+    store.close()
+    assert store.dropped == 1
+
+
 def test_what_is_kept_is_bounded_by_its_characters_too(tmp_path, monkeypatch):
     monkeypatch.setattr(_store, "_MOST_CHARACTERS", 100)
     store = _store.Store(str(tmp_path / "state.db"), 1e6)
