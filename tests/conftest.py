@@ -27,6 +27,8 @@ if "RACER_JAX_TEST_CACHE" not in os.environ:
         ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        # One process may read half of what another is writing there, and compiles it then.
+        "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache entry",
         # Lines of the source in compiled code are for profilers; to gather them takes time.
         "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
         # There are as many workers as cores: none is left to compile parts of a program beside

@@ -77,6 +77,7 @@ def test_freed_memory_goes_back_to_the_system():
     assert len(last) == 2000
 
 
+@pytest.mark.long
 @LINUX
 def test_what_lies_on_large_pages_is_what_it_was():
     with mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE) as area:

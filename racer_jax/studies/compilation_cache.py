@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 import zlib
 from contextlib import suppress
 from math import inf
@@ -61,6 +62,9 @@ def use_compilation_cache(folder: str | Path | None) -> None:
     _remove_empty(folder)
     if is_ours:
         _remove_damaged(folder)
+        # JAX writes a program in place: another process, which begins at the same time, may read
+        # a part of it. It compiles the program then, as if it were not there.
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # JAX leaves a part of a program on a full disk, and warns of it in every later process.
     jax.config.update(

@@ -186,6 +186,7 @@ def test_older_artefacts_of_cascades_have_no_notes(folder):
         notes_from(description | {"notes": [1]})
 
 
+@pytest.mark.long
 def test_unlabelled_traffic(folder, capsys):
     table = answered_table(400, seed=6)
     nothing = np.zeros(table.correct.shape, bool)

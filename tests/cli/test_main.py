@@ -59,6 +59,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, capsys):
     assert "path must end in .npz, .csv or .parquet" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_fetch_offline(tmp_path, capsys):
     assert (
         main(

@@ -98,6 +98,7 @@ def test_sixty_models_tie_exactly():
 # --- exactness at the ends of the scale of temperatures ---
 
 
+@pytest.mark.long
 def test_a_weight_that_underflows_still_breaks_a_tie():
     # exp(-80) is lost beside 1 in any float; 0.9 + 0.1 against 0.9 is won by the second voter all
     # the same.
@@ -131,6 +132,7 @@ def test_an_infinite_temperature_is_the_majority(problem):
     )
 
 
+@pytest.mark.long
 @MODEST
 @given(votes())
 def test_a_small_temperature_follows_the_heaviest_voter(problem):

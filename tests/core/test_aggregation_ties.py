@@ -1,6 +1,7 @@
 """Votes whose weights tie and whose mean scores differ in their last binary digits, or not at all."""
 
 import numpy as np
+import pytest
 
 from racer_jax import reference
 from racer_jax.core.aggregation import prefix_answers
@@ -9,6 +10,7 @@ NUM, MODELS = 36, 5
 TEMPERATURES = (0.5, np.inf)
 
 
+@pytest.mark.long
 def test_every_prefix_is_the_exact_vote_down_to_the_last_digit():
     rng = np.random.default_rng(0)
     order = np.argsort(rng.random((NUM, MODELS)), axis=1)

@@ -7,6 +7,7 @@ import pytest
 from racer_jax.core.loss_calibration import calibrate_loss
 from racer_jax.core.losses import grade_loss
 from tests.core.test_losses import LEVELS, N, pool
+from tests.parameters import few_by_default
 
 
 def on_a_grid(losses, grid, alpha):
@@ -30,7 +31,7 @@ def loss_table(nonconformity, grades, grid, against):
 
 
 @pytest.mark.parametrize("against", ["perfect", "pool"])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", few_by_default(range(8)))
 def test_the_formula_on_a_grid_of_all_steps_gives_the_same_threshold(seed, against):
     nonconformity, grades, _ = pool(seed, broken=False)
     entries = np.asarray(nonconformity, np.float64)

@@ -13,6 +13,7 @@ from racer_jax.racer.scoring import check_given_scores
 from racer_jax.routers import KNNR, Scores
 from racer_jax.routers.base import check_embeddings
 from racer_jax.serving import ExchangeabilityMonitor
+from tests.parameters import few_by_default
 
 RNG = np.random.default_rng(0)
 N, M = 40, 3
@@ -103,7 +104,7 @@ CALLS = [
 IDS = [f"{number}-{name}" for number, (name, _, _) in enumerate(CALLS)]
 
 
-@pytest.mark.parametrize(("name", "array", "call"), CALLS, ids=IDS)
+@pytest.mark.parametrize(("name", "array", "call"), few_by_default(CALLS, 8), ids=IDS)
 def test_another_byte_order_gives_the_same(name, array, call):
     if array.dtype == bool:
         pytest.skip("a byte has no order")

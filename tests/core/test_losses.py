@@ -15,6 +15,7 @@ from racer_jax.core.losses import TICKS, grade_loss, loss_at, set_loss, weighted
 from racer_jax.core.nonconformity import TieBroken, inverse_probability, tie_break
 from racer_jax.core.prediction_sets import prediction_sets
 from tests.losses_by_hand import loss_by_hand
+from tests.parameters import few_by_default
 
 N, M = 9, 3  # one shape for all: one compilation
 LEVELS = ["0.1", "0.2", "0.25", "0.5", "0.29", "0.9"]
@@ -91,6 +92,7 @@ def check_against_search(null, broken, seeds):
                 assert flat[number] == expected or abs(expected[0]) == inf
 
 
+@pytest.mark.long
 def test_thresholds_are_those_of_a_search_in_rationals():
     check_against_search("paper", True, range(4))
 
@@ -131,6 +133,7 @@ def check_bits(null, broken, seeds):
             assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+@pytest.mark.long
 def test_right_and_wrong_give_the_bits_of_calibrate():
     for null in ("paper", "free", "never"):
         check_bits(null, True, range(5))
@@ -220,7 +223,7 @@ def test_grades_of_another_scale_give_the_same_thresholds():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-@pytest.mark.parametrize("highest", ["0.3", "0.7", "3"])
+@pytest.mark.parametrize("highest", few_by_default(["0.3", "0.7", "3"], 1))
 @pytest.mark.parametrize("against", ["perfect", "pool"])
 def test_a_loss_is_within_its_bound_in_every_dtype(dtype, highest, against):
     # 0.3 is no number of 16 bits; the null model's grade is the highest all the same.

@@ -9,6 +9,7 @@ from racer_jax import calibrate
 from racer_jax.core import calibration, miss_ranks, order_statistics
 from racer_jax.core.nonconformity import TieBroken
 from tests.core.order_cells import SAMPLED, STRIDE, count_cells, expected, rows
+from tests.parameters import few_by_default
 
 AROUND_THE_SAMPLE = [
     pytest.param(SAMPLED - 1, marks=pytest.mark.long),
@@ -24,6 +25,7 @@ def test_the_boundaries_are_those_the_sizes_here_go_around():
     assert calibration._MAX_SELECTED == 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", AROUND_THE_SAMPLE)
 def test_around_the_sample(size):
     rng = np.random.default_rng(size)
@@ -31,7 +33,7 @@ def test_around_the_sample(size):
     assert count_cells(size, rng, repeats=8, broken=True, masked=True) >= 800
 
 
-@pytest.mark.parametrize("size", [1, 33])
+@pytest.mark.parametrize("size", few_by_default([33, 1], 1))
 def test_short_rows(size):
     rng = np.random.default_rng(size)
     assert count_cells(size, rng, num=8, repeats=4, broken=True, masked=True) >= 400
@@ -51,12 +53,13 @@ def test_a_row_that_leaves_the_cache_is_read_in_more_parts(monkeypatch):
     assert count_cells(SAMPLED, np.random.default_rng(3), repeats=3, broken=True) >= 300
 
 
-@pytest.mark.parametrize("num", [8, 9])
+@pytest.mark.parametrize("num", few_by_default([8, 9], 1))
 def test_halves(num):
     rng = np.random.default_rng(num)
     assert count_cells(300, rng, num=num, repeats=3, dtype=np.float16, broken=True) >= 300
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num", [8, 9])
 def test_doubles(num):
     rng = np.random.default_rng(num)
@@ -79,10 +82,8 @@ def test_the_sample_is_not_believed_where_it_misses_by_one():
     assert float(at) == 0
 
 
-# One, the last that is selected and the first that is sorted; those between as well in CI.
-@pytest.mark.parametrize(
-    "num_alphas", [1, 8, 9, *(pytest.param(num, marks=pytest.mark.long) for num in range(2, 8))]
-)
+# The last that is selected and the first that is sorted; those before as well in CI.
+@pytest.mark.parametrize("num_alphas", few_by_default([8, 9, *range(1, 8)]))
 def test_every_number_of_alphas(num_alphas, transform):
     size, rng = 100, np.random.default_rng(num_alphas)
     alphas = [(i + 1) / (num_alphas + 1) for i in range(num_alphas)]

@@ -34,6 +34,7 @@ def test_a_mask_of_another_number_of_queries():
             calibrate(critical, 0.3, mask)
 
 
+@pytest.mark.long
 def test_masks_of_several_splits_and_a_level_that_no_threshold_keeps():
     critical = np.float32([0.1, 0.2, 0.3, 0.4])
     masks = np.array([[True, True, True, False], [False, True, True, True], [True] * 4])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from racer_jax.core import threefry
+from tests.parameters import few_by_default
 
 DRAWS = {
     "uniform": lambda key: jax.random.uniform(key, (7, 3)),
@@ -29,6 +30,7 @@ def test_a_seed_gives_its_key(seed):
     assert words(threefry.seeded(seed)) == words(jax.random.key(seed))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("impl", ["threefry2x32", pytest.param("rbg", marks=pytest.mark.long)])
 def test_keys_and_draws_of_the_host_are_those_of_jax(impl):
     key = partial(jax.random.key, 5, impl=impl)  # anew for each use
@@ -67,7 +69,7 @@ def test_an_order_of_the_host_is_that_of_jax(num):
     assert order.dtype == np.int32
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("name", few_by_default(DRAWS, 1))
 def test_rounds_that_are_written_out_draw_the_same(name):
     draw = DRAWS[name]
     assert words(threefry.written_out(jax.random.key(5))) == words(jax.random.key(5))

@@ -77,6 +77,7 @@ def test_a_traced_alpha_never_allows_a_miss_too_many(dtype):
     assert (np.asarray(at) <= np.array(exact) + 20).all()
 
 
+@pytest.mark.long
 def test_a_traced_alpha_out_of_range_calls_every_model():
     alpha = jnp.array([np.nan, np.inf, -0.1, 0.0, 1.0, 1.5, 10.0])
     scores = jnp.arange(1.0, 100.0)
@@ -157,6 +158,7 @@ def test_a_grade_out_of_range_pays_for_no_other_query(grade):
     assert losses.tolist() == [1.0, *[0.0] * 19]
 
 
+@pytest.mark.long
 def test_losses_and_weights_out_of_range_count_as_the_largest():
     entries = jnp.array([[0.1, 0.3, 0.6]])
 

@@ -79,6 +79,7 @@ def test_a_budget_is_met_to_the_tick():
         assert result.value[:, LEVELS.index("0.5")].tolist() == [expected] * 3
 
 
+@pytest.mark.long
 def test_equal_weights_give_the_bits_of_calibrate():
     for seed in range(6):
         critical, ties, _ = rows(seed)

@@ -388,6 +388,7 @@ def slow_long_csv(data):
     return {(q, m): labels[q, m] for q in queries for m in models}
 
 
+@pytest.mark.long
 @FUZZ(max_examples=300)
 @given(changes=st.lists(mutations(), min_size=1, max_size=4))
 def test_labels_are_those_of_a_separate_reader(tmp_path_factory, changes):

@@ -124,6 +124,7 @@ def counted(monkeypatch):
     monkeypatch.setattr(_growing, "_BLOCK", 1 << 12)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("kind", WRITERS)
 def test_reading_takes_at_most_1_3_times_the_table(tmp_path, table, kind):

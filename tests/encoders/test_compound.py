@@ -52,6 +52,7 @@ def test_bad_dim():
         ReducedEncoder.fit(jax.random.key(0), TEXTS, dim=0)
 
 
+@pytest.mark.long
 def test_many_texts_and_few_are_embedded_alike(monkeypatch):
     # SciPy's product for many, row by row for few: on both sides of the number between them, and
     # for a text without any n-gram of the others, the same bits.

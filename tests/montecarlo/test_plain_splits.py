@@ -138,6 +138,7 @@ def test_positions_of_more_than_sixteen_bits(monkeypatch, program):
 WHOLE = ("risk", "size", "abstention", "avoidable_miss", "calls")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "names",
     [pytest.param((), id="totals", marks=pytest.mark.long), pytest.param(WHOLE, id="counts")],

@@ -120,6 +120,7 @@ def test_few_parts_stand_for_a_price():
     assert len(exact_parts(0.1, 1)) == 2
 
 
+@pytest.mark.long
 def test_the_risk_alone_is_measured_where_it_needs_no_counting():
     rng = np.random.default_rng(3)
     scores = rng.random((90, 2)).astype(np.float32)

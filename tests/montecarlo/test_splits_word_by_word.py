@@ -52,6 +52,7 @@ def by_hand(design, trial, num_words):
     return parts
 
 
+@pytest.mark.long
 def test_parts_by_group_and_question_are_those_of_their_draws():
     steps = pool()
     how = {
@@ -162,6 +163,7 @@ def test_the_bracket_is_around_the_mean_position_and_wide_enough():
     assert wide > bracket_width(5000, 500, 500)
 
 
+@pytest.mark.long
 def test_counts_and_places_in_packed_bits_are_those_of_loops():
     rng = np.random.default_rng(0)
     num_words, lanes, num_entries, num_kinds = 9, 4, 300, 2

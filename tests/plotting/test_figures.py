@@ -139,6 +139,7 @@ def test_nothing_collides_or_runs_out_of_the_figure(width):
         assert all(figure.get_figwidth() == width for figure in drawn.values())
 
 
+@pytest.mark.long
 def test_lines_and_bands_that_are_no_data_are_in_the_legend():
     drawn = figures(WIDTHS["page"])
     for name, words in (

@@ -80,6 +80,7 @@ def test_two_steps_are_one_and_bad_names_are_refused(racer):
     assert (bare.models, bare.calibration) == (("medium", "large"), None)
 
 
+@pytest.mark.long
 def test_the_risk_of_the_smaller_pool_follows_its_law_and_the_old_threshold_breaks_it():
     """The best model dies: exact mean risk of both thresholds over random calibration sets."""
     rng, num, n = np.random.default_rng(9), 150, 49

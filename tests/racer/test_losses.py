@@ -58,6 +58,7 @@ def test_the_thresholds_are_those_of_calibrate_loss(table, by_group):
     assert racer.at(0.5).calibration.threshold[0] < calibration.threshold[0]
 
 
+@pytest.mark.long
 def test_right_and_wrong_are_grades_too(table):
     graded = RoutingTable(
         **{
@@ -70,6 +71,7 @@ def test_right_and_wrong_are_grades_too(table):
     assert plain.calibration.threshold_key.tolist() == loss.calibration.threshold_key.tolist()
 
 
+@pytest.mark.long
 def test_it_says_what_it_promises_and_survives_the_disk(table, tmp_path):
     racer = Racer.from_scores(MODELS).calibrate(table, 0.3, scores=SCORES, loss="grade")
     promise = racer.guarantee()

@@ -23,6 +23,7 @@ def test_part():
     return table_of(np.random.default_rng(32), 40, start=1000, cost=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [pytest.param(None, marks=pytest.mark.long), 3])
 def test_thresholds_and_sets_are_those_of_the_core(part, test_part, seed):
     for name, most in (("gap", 1), ("inverse_probability", 2), ("gap", 3)):

@@ -101,6 +101,7 @@ def test_a_flax_router_comes_back_by_the_path_of_its_class(tables, tmp_path):
             Racer.load(tmp_path / "a", encoder=lengths)
 
 
+@pytest.mark.long
 def test_flax_routers_that_cannot_be_made_again(tmp_path):
     class Local(Unsaid):
         pass

@@ -5,6 +5,7 @@ from math import inf
 
 import jax
 import numpy as np
+import pytest
 
 from racer_jax import prediction_sets, reference
 from racer_jax.core.nonconformity import TieBroken
@@ -43,6 +44,7 @@ def results(scores, losses, tie, value, key):
     return (critical, *broken), (stop_critical_scores(scores, losses), *plain)
 
 
+@pytest.mark.long
 def test_envelope_stop_and_sets_are_those_of_trying_every_threshold():
     scores, keys, losses = every_path(400)
     value, key = (np.array(part) for part in zip(*LEVELS, strict=True))

@@ -14,6 +14,7 @@ from racer_jax.risk_control.covariate_shift import calibrate_weighted
 from racer_jax.risk_control.high_probability import calibrate_uniform, calibrate_with_probability
 from racer_jax.risk_control.mondrian import calibrate_by_group
 from racer_jax.risk_control.selective import calibrate_selective
+from tests.parameters import few_by_default
 
 ALPHAS = ["0.001", "0.05", "0.1", "0.3", "0.5"]
 # Long enough for a sample to be looked at, with the ties of ten neighbours.
@@ -33,7 +34,7 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", few_by_default(MAKERS))
 def test_of_the_critical_scores(name):
     plain = np.asarray(MAKERS[name](jnp.asarray(CRITICAL)))
     assert np.isin(plain, [*np.unique(CRITICAL), np.inf]).all()

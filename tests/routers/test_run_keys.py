@@ -54,6 +54,7 @@ def test_a_run_from_derived_keys_is_the_run_of_the_key():
     np.testing.assert_array_equal(losses.reshape(-1), np.asarray(data)[np.asarray(rows)].sum(1))
 
 
+@pytest.mark.long
 def test_an_order_is_drawn_by_the_split_of_its_key():
     keys = jax.random.split(jax.random.key(1), draws_of_order(50))
     np.testing.assert_array_equal(ordered(keys, 50), permutation(jax.random.key(1), 50))

@@ -136,6 +136,7 @@ def test_a_policy_is_the_same_every_time_and_whatever_the_answers_are_called():
     assert same(fitted, fit_policy(jax.random.key(0), renamed, reference="vote"))
 
 
+@pytest.mark.long
 def test_the_order_of_rows_does_not_matter():
     table = answered_table(200)
     fitted = fit_policy(jax.random.key(0), table, reference="vote")

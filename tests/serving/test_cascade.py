@@ -222,6 +222,7 @@ def test_too_few_rows_say_how_many_it_takes(table, fitted):
         fitted.at(0.1)
 
 
+@pytest.mark.long
 def test_a_level_out_of_reach_is_refused(table):
     # The calls end with the best model; where it is wrong, no model called later can be right.
     best = Cascade.fit(key(), table.select(TRAIN), loss="covers", reference="best")
@@ -249,6 +250,7 @@ def test_at_another_level(table, fitted, calibrated):
     assert "with 90% confidence" in surely.guarantee()
 
 
+@pytest.mark.long
 def test_evaluation(table, calibrated):
     rows = table.select(TEST)
     alone, at = calibrated.evaluate(rows)

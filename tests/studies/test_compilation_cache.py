@@ -140,6 +140,26 @@ def test_a_program_that_is_damaged_is_made_again_without_a_word(tmp_path, damage
     assert computed(tmp_path)[0] == ""
 
 
+HALF = """
+import pathlib, sys
+import jax
+import numpy as np
+from racer_jax.studies.compilation_cache import use_compilation_cache
+use_compilation_cache(sys.argv[1])
+for program in pathlib.Path(sys.argv[1]).rglob("*-cache"):
+    program.write_bytes(program.read_bytes()[:100])
+print(jax.jit(lambda x: x * 3 + 1)(np.float32(2)))
+"""
+
+
+def test_a_program_that_another_process_is_writing_is_compiled_without_a_word(tmp_path):
+    words = [sys.executable, "-c", HALF, str(tmp_path)]
+    for kept in (0, 1):
+        assert len([*tmp_path.rglob("*-cache")]) == kept
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert (done.stdout, done.stderr) == ("7.0\n", "")
+
+
 @pytest.mark.usefixtures("configured")
 def test_programs_are_looked_through_once(tmp_path, monkeypatch):
     looked = []

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_a_process_that_no_cluster_started_is_told_so():
     """A fresh process: JAX joins a cluster before its first computation, or never."""
     marks = ("SLURM_", "OMPI_", "PMI", "TPU_", "MEGASCALE_", "KUBERNETES_", "JAX_COORDINATOR")

@@ -220,17 +220,17 @@ class Store:
                 answer, error = self._tried(connection, [item])
                 answers += answer
                 tried.append(([item], error))
-        kept: list[DecisionRow | AuditRow] = []
+        left: list[DecisionRow | AuditRow] = []
         for part, error in tried:
             rows = [item for item in part if isinstance(item, DecisionRow | AuditRow)]
             if error is None:
                 self._num_done += len(rows)
             elif _databases.may_pass(error):
-                kept += rows
+                left += rows
             elif rows:
                 self._lose(len(rows), error)
-        self._kept = _newest(kept)
-        if lost := len(kept) - len(self._kept):
+        self._kept = _newest(left)
+        if lost := len(left) - len(self._kept):
             self._lose(lost, self.error)
         for future, outcome in answers:
             with contextlib.suppress(InvalidStateError):  # nobody waits any more: it was cancelled

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from tests.parameters import few_by_default
 from tests.racer.test_racer import MODELS
 
 _IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
@@ -54,7 +55,7 @@ class _Raised(dict):
         return True
 
 
-@pytest.mark.parametrize("configured", _CONFIGURED)
+@pytest.mark.parametrize("configured", few_by_default(_CONFIGURED))
 def test_both_ways_of_asking_decide_alike(start, upstreams, configured):
     made = start(scripted=False, **_CONFIGURED[configured])
     gateway = made.gateway

@@ -14,6 +14,7 @@ from racer_jax.serving.gateway._errors import GatewayError
 from racer_jax.serving.gateway._keys import LOCAL, Client
 from racer_jax.serving.gateway._queries import query_of
 from racer_jax.serving.gateway.settings import Model
+from tests.parameters import few_by_default
 from tests.serving.gateway.test_security import key_of
 from tests.serving.gateway.upstreams import call, completion, slow, status
 
@@ -241,8 +242,10 @@ def _bypassed(made, upstreams):
 
 @pytest.mark.parametrize(
     "end",
-    [_gone, _gone_from_a_stream, _failed, _broken_stream, _late, _fault, _cancelled, _voted,
-     _picked, _abstained, _refused, _bypassed],
+    few_by_default(
+        [_gone, _failed, _broken_stream, _refused, _gone_from_a_stream, _late, _fault, _cancelled,
+         _voted, _picked, _abstained, _bypassed], 4
+    ),
 )  # fmt: skip
 def test_what_is_kept_is_given_back_however_a_request_ends(paid, upstreams, end):
     made = paid(1.0, server={"deadline_seconds": 0.3, "heartbeat_seconds": 0.05})

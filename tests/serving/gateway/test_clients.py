@@ -321,6 +321,7 @@ form = "letter"
     assert "routes: 1, models: 3; all is well" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_what_a_server_compiles_is_kept_for_its_next_start(artefacts, tmp_path):
     """Its options are read before JAX is imported, and a folder for compiled code is set after."""
     models = "".join(f'[models.{m}]\nbase_url = "http://127.0.0.1:9/v1"\n' for m in MODELS)

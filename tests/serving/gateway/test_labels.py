@@ -69,6 +69,7 @@ def test_a_label_of_one_answer_is_none_of_the_set(audited, artefacts):
     assert (stored["answer_correct"], stored["correct"]) == (0, _WRONG)
 
 
+@pytest.mark.long
 def test_answers_are_wrong_too_where_no_model_can_answer(audited):
     """Such a question may be no miss, so alpha does not bound how often a wrong answer is shown."""
     checksum = audited.gateway.planners["my"].loaded.checksum

@@ -202,6 +202,7 @@ def test_a_question_counts_as_often_as_it_comes_and_a_request_once(audited):
     assert num_labels() - before == 2
 
 
+@pytest.mark.long
 def test_an_alarm_voids_the_promise_and_is_kept(audited, start):
     for i in range(20):
         name = audited.chat(f"large misses {i}").json["id"]
@@ -300,6 +301,7 @@ def test_recalibration_is_a_calibration_on_the_labelled_audits(
     assert "file not found" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_decisions_are_replayed_under_another_artefact(
     start, artefacts, tmp_path, capsys, upstreams
 ):

@@ -15,6 +15,7 @@ from racer_jax.serving.gateway._monitoring import upper_bound
 from racer_jax.serving.gateway._records import DecisionRow, Feedback
 from racer_jax.serving.gateway._replay import replay
 from racer_jax.serving.gateway._store import Store
+from tests.parameters import few_by_default
 from tests.serving.gateway.test_state import settled
 
 _RIGHT = {"small": 0, "medium": 0, "large": 1}
@@ -83,7 +84,7 @@ _OF_A_DECISION = [
 ]
 
 
-@pytest.mark.parametrize("change", [*_OF_A_LABEL, *_OF_A_DECISION])
+@pytest.mark.parametrize("change", [*few_by_default(_OF_A_LABEL), *few_by_default(_OF_A_DECISION)])
 def test_a_row_that_cannot_be_read_stops_nothing(made, change, caplog):
     path = made.gateway.settings.state.path
     first = made.chat("large 1").json["id"]
@@ -156,7 +157,7 @@ _OF_A_REPLAY = [
 ]
 
 
-@pytest.mark.parametrize("change", [*_OF_A_LABEL, *_OF_A_REPLAY])
+@pytest.mark.parametrize("change", [*few_by_default(_OF_A_LABEL, 1), *few_by_default(_OF_A_REPLAY)])
 def test_a_replay_goes_on_without_a_row_that_cannot_be_read(artefacts, tmp_path, change, capsys):
     if "alpha" in change:  # which is not decided on again
         return
