@@ -57,16 +57,17 @@ hypothesis.settings.load_profile("same")
 
 
 DOCS = Path(__file__).parents[1] / "docs"
+PACKAGE = Path(__file__).parents[1] / "racer_jax"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The pages of the site take long, each with shapes of its own.
+    """The pages of the site and the examples in docstrings take long, each with its own shapes.
 
     README and tutorial do not wait.
     """
     for item in items:
-        if DOCS in item.path.parents:
+        if not {DOCS, PACKAGE}.isdisjoint(item.path.parents):
             item.add_marker(pytest.mark.long)
 
 

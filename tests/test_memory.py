@@ -90,6 +90,7 @@ def test_what_lies_on_large_pages_is_what_it_was():
         assert area[:] == content
 
 
+@pytest.mark.long
 @LINUX
 def test_large_pages_are_made_where_the_system_has_them():
     def large_kilobytes():

@@ -119,7 +119,7 @@ def test_another_byte_order_gives_the_same(name, array, call):
         np.testing.assert_array_equal(leaf, same)
 
 
-@pytest.mark.parametrize(("name", "array", "call"), CALLS, ids=IDS)
+@pytest.mark.parametrize(("name", "array", "call"), few_by_default(CALLS, 8), ids=IDS)
 def test_a_masked_array_is_refused_and_the_first_masked_entry_named(name, array, call):
     mask = np.zeros(array.shape, bool)
     mask[1:] = True
@@ -129,7 +129,7 @@ def test_a_masked_array_is_refused_and_the_first_masked_entry_named(name, array,
         call(np.ma.array(array, mask=mask))
 
 
-@pytest.mark.parametrize(("name", "array", "call"), CALLS, ids=IDS)
+@pytest.mark.parametrize(("name", "array", "call"), few_by_default(CALLS, 8), ids=IDS)
 def test_a_mask_that_hides_nothing_is_no_mask(name, array, call):
     call(np.ma.array(array, mask=False))
 

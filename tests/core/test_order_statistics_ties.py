@@ -33,6 +33,7 @@ def test_around_the_sample(size):
     assert count_cells(size, rng, repeats=8, broken=True, masked=True) >= 800
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", few_by_default([33, 1], 1))
 def test_short_rows(size):
     rng = np.random.default_rng(size)
@@ -40,6 +41,7 @@ def test_short_rows(size):
     assert count_cells(size, rng, num=9, repeats=4, broken=True, masked=True) >= 400
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num", [8, 9])
 def test_around_the_number_of_ranks_that_is_sorted(num):
     rng = np.random.default_rng(num)

@@ -43,6 +43,7 @@ def test_scores_of_0_by_0_are_misses_and_not_hits(pool):
     assert seen < 0.13  # .1 and three standard deviations; .2 where NaN with a sign counts as a hit
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sign", [1, -1])
 def test_nan_is_above_every_number(sign):
     nan = np.copysign(np.float32(np.nan), sign)
@@ -142,6 +143,7 @@ def test_a_soft_threshold_takes_no_infinite_score_and_counts_the_rows_that_count
     assert both[0] == pytest.approx(float(masked))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grade", [5.0, -1.0, np.inf, -np.inf])
 def test_a_grade_out_of_range_pays_for_no_other_query(grade):
     entries = jnp.array([[0.5, 0.1, 0.9]] * 20)

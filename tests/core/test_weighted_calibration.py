@@ -54,6 +54,7 @@ def thresholds(critical, ties, weights, own, masks):
     )(masks)
 
 
+@pytest.mark.long
 def test_thresholds_are_those_of_the_definition():
     for seed in range(12):
         critical, ties, weights = rows(seed)

@@ -46,6 +46,7 @@ from racer_jax.data import (
     write_parquet,
 )
 from tests.data import log_samples, samples
+from tests.parameters import few_by_default
 
 
 def exported(folder):
@@ -248,7 +249,7 @@ def check_table(table):
     assert rebuilt == table
 
 
-@pytest.mark.parametrize("name", usual(ALL))
+@pytest.mark.parametrize("name", few_by_default(ALL, 1))
 @FUZZ(max_examples=120)
 @given(changes=st.lists(mutations(), min_size=1, max_size=3))
 def test_any_mutation_gives_a_table_or_a_data_error(tmp_path_factory, name, changes):
@@ -307,6 +308,7 @@ def test_marks_and_line_ends_of_other_systems_change_nothing(tmp_path, name):
         assert attempt(reader, path, data.replace(b"\n", b"\r\n")) == whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["long", "wide", "routerbench", "routellm", "embedllm"])
 @FUZZ(max_examples=40)
 @given(data=st.data())

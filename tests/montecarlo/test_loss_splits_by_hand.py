@@ -63,6 +63,7 @@ def measured(loss, rows, alpha):
     return means[0] * 2 / TICKS, means[1], means[2], threshold != above
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [True, False])
 def test_all_splits_and_drawn_ones_are_those_tried_one_by_one(monkeypatch, broken):
     # 15 splits in chunks of 4: the last one is not full.

@@ -97,6 +97,7 @@ def same(left, right):
 
 
 # Whole words, whole bytes, and none of them; one query on a side; one trial and several tiles.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("total", "num", "num_trials", "kind"),
     [

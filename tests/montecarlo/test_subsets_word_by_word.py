@@ -66,6 +66,7 @@ def subset(key, num, size, digits, within, per_round=64, halves=True, num_words=
 
 # Draws of one round of repair below, at and above what a lane needs; positions of half and of a
 # whole word of a draw.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("per_round", "half_words"),
     [(2, WORDS), (4, WORDS - 1), pytest.param(64, WORDS, marks=pytest.mark.long)],

@@ -160,6 +160,7 @@ def test_many_models():
 # --- costs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_costs_discount_the_gains():
     weights, correct = (
         np.full(4, 0.25, np.float32),

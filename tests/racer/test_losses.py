@@ -89,6 +89,7 @@ def test_it_says_what_it_promises_and_survives_the_disk(table, tmp_path):
         racer.without("a")
 
 
+@pytest.mark.long
 def test_a_level_out_of_reach_is_said(table):
     racer = Racer.from_scores(MODELS).calibrate(
         table, 0.01, scores=SCORES, loss="grade", by_group=False

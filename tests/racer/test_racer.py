@@ -314,6 +314,7 @@ def test_evaluation_says_what_was_seen_and_how_labels_were_made(data, racer):
     )
 
 
+@pytest.mark.long
 def test_evaluation_prints_and_is_plain(data, racer):
     found = racer.evaluate(data.test.table, [0.1], scores=data.test.scores)
     printed = str(found)
@@ -358,6 +359,7 @@ def test_an_infeasible_alpha_calls_every_model(data, racer):
     assert "no threshold in group 'b' keeps the risk to at most 0.001" in routed[0].explain()
 
 
+@pytest.mark.long
 def test_null_mode_never_may_be_out_of_reach(data):
     part = data.calibration
     racer = Racer.from_scores(MODELS, null="never").calibrate(

@@ -97,6 +97,7 @@ def test_zero_rows_and_extreme_lengths():
     np.testing.assert_allclose(router(np.zeros((1, 2), np.float32)), [[1 / 3] * 3], atol=1e-6)
 
 
+@pytest.mark.long
 def test_works_under_jit_and_as_a_pytree(problem):
     queries, train, correct = problem
     router = KNNR.fit(train, correct, k=5)

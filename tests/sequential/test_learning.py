@@ -146,6 +146,7 @@ def test_the_order_of_rows_does_not_matter():
     assert np.abs(fitted.weights - other.weights).max() <= weights.GRID
 
 
+@pytest.mark.long
 def test_dollars_are_saved_where_they_are_asked_for():
     table = answered_table(200)
     by_calls = fit_policy(jax.random.key(0), table, reference="vote")

@@ -143,6 +143,7 @@ def test_calibration_holds_on_the_calibration_rows_themselves(table, calibrated)
     assert lost <= 0.05 * 201 - 1
 
 
+@pytest.mark.long
 def test_thresholds_do_not_see_training_rows_and_overlap_is_refused(table, fitted):
     with pytest.raises(OverlapError, match="200 of 200 calibration questions were trained on"):
         fitted.calibrate(table.select(TRAIN), 0.05)

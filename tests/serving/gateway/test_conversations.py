@@ -141,6 +141,7 @@ async def until(happened):
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.long
 def test_a_slow_call_is_made_elsewhere_too(start, run):
     """The sooner answer counts, the other call is cancelled, and few calls are made twice."""
     first, second = Upstreams(), Upstreams()
