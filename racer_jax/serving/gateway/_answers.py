@@ -9,7 +9,7 @@ from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._judging import pick_from, pick_request, probability_of
-from racer_jax.serving.gateway._panel import Asking, all_failed
+from racer_jax.serving.gateway._panel import Asking, Panel, all_failed
 from racer_jax.serving.gateway._replies import Reply
 from racer_jax.serving.gateway._votes import Vote
 
@@ -112,20 +112,23 @@ async def select(
     asking.total += 1
     try:
         verdict = await asking.one(judge, pick_request(asking.fields, shuffled, logprobs))
-    except CallFailedError:
-        return Answer(replies[:1], judge="failed")
+    except CallFailedError as error:
+        return without_judge(replies, asking.panel, judge, error)
     asking.panel.extra[judge] = verdict.usage
     place = pick_from(verdict.content, len(shuffled))
     if place is None:
-        return Answer(replies[:1], judge="failed")
+        return Answer(replies[:1], judge="failed", more={"judge_error": "names no candidate"})
     probability = probability_of(verdict, place) if logprobs else None
     more = {} if probability is None else {"judge_probability": round(probability, 6)}
     return Answer([shuffled[place]], judge="picked", more=more)
 
 
-def not_written(candidates: Answer) -> Answer:
-    """The most plausible candidate, where the judge that was to write from them fails."""
-    return Answer(candidates.replies[:1], judge="failed")
+def without_judge(
+    replies: Sequence[Reply], panel: Panel, judge: str, error: CallFailedError
+) -> Answer:
+    """The most plausible of the candidates, where the judge gives no answer."""
+    panel.extra_failed[judge] = error
+    return Answer([*replies[:1]], judge="failed", more={"judge_error": error.reason})
 
 
 async def run_cascade(

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from racer_jax.serving.gateway._answers import Answer, not_written
+from racer_jax.serving.gateway._answers import Answer, without_judge
 from racer_jax.serving.gateway._audits import start_audit
 from racer_jax.serving.gateway._charging import give_back
 from racer_jax.serving.gateway._completions import Completion
@@ -296,7 +296,8 @@ class _Answering:
         except CallFailedError as error:
             if completion.passed:
                 raise self._lost(judge, error) from None
-            completion.answer = not_written(candidates)
+            panel = completion.asking.panel
+            completion.answer = without_judge(candidates.replies, panel, judge, error)
             return completion.answer
         return None
 

@@ -10,11 +10,11 @@ from racer_jax.serving.gateway._answers import (
     Answer,
     abstained_error,
     ask_all,
-    not_written,
     refusal_text,
     run_cascade,
     select,
     vote,
+    without_judge,
 )
 from racer_jax.serving.gateway._arms import arm_of, number_of_unit
 from racer_jax.serving.gateway._budgets import Reservation
@@ -240,8 +240,8 @@ class Completion:
         try:
             fields = write_request(self.query.fields, candidates.replies)
             reply = await self.asking.one(judge, fields)
-        except CallFailedError:
-            return not_written(candidates)
+        except CallFailedError as error:
+            return without_judge(candidates.replies, self.asking.panel, judge, error)
         self.asking.panel.extra[judge] = reply.usage
         return Answer([reply], judge="wrote")
 

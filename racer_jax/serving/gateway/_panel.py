@@ -33,13 +33,15 @@ class Panel:
       replies: Answers by model, as they came.
       failed: Models that gave none, and why.
       cancelled: Models whose answers were not waited for.
-      extra: Usage of calls beside those of the set: the judge's, the fallback's.
+      extra: Usage of calls beside those of the set: the judge's.
+      extra_failed: Calls beside those of the set that gave no answer, and why.
     """
 
     replies: dict[str, Reply] = field(default_factory=dict)
     failed: dict[str, CallFailedError] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
     extra: dict[str, Usage] = field(default_factory=dict)
+    extra_failed: dict[str, CallFailedError] = field(default_factory=dict)
 
     @property
     def num_done(self) -> int:

@@ -38,10 +38,11 @@ def call_rows(
         return CallRow(model, "ok", seconds, used.prompt_tokens, used.completion_tokens, price)
 
     rows = [row(m, r.usage, r.seconds, prices[m]) for m, r in panel.replies.items()]
-    passed = {model: used for model, used in streamed.items() if model not in panel.failed}
+    failed = [*panel.failed.items(), *panel.extra_failed.items()]
+    passed = {model: used for model, used in streamed.items() if model not in dict(failed)}
     for model, used in (*panel.extra.items(), *passed.items()):
         rows.append(row(model, used, 0.0, dollars(used, models[model])))
-    for model, error in panel.failed.items():  # a stream that ended badly may have said its usage
+    for model, error in failed:  # a stream that ended badly may have said its usage
         used = streamed.get(model, Usage())
         lost = row(model, used, 0.0, dollars(used, models[model]))
         lost.outcome = error.reason

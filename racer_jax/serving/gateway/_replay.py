@@ -95,7 +95,7 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
         raise DataError(
             "keeps no prompts to decide on again: say store_prompts = true in [state]", path=place
         )
-    named = [question.group for question, *_ in stored]
+    named = [decision.group for decision, *_ in stored]
     known = None if racer.calibration is None else racer.calibration.groups
     groups: Sequence[str | None] | None = None if known is None else named
     same = before = after = labelled = old_misses = new_misses = 0
@@ -104,15 +104,15 @@ def replay(state: str | Path, racer: Racer, route: str | None = None) -> Replay:
         names = None if groups is None else groups[start : start + _BATCH]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnknownGroupWarning)  # they are counted
-            decisions = racer.route([str(question.prompt) for question, *_ in part], names)
-        for i, (question, decided, models, label) in enumerate(part):
+            decisions = racer.route([str(decision.prompt) for decision, *_ in part], names)
+        for i, (decision, decided, models, label) in enumerate(part):
             new = set(decisions[i].models)
             same += new == decided
             before, after = before + len(decided), after + len(new)
             pool = set(racer.models)
             null = bool(decisions.sets[i, -1])
             now = miss_of(label, new, pool, null, racer.null)
-            then = miss_of(label, decided, models, bool(question.null_in_set), racer.null)
+            then = miss_of(label, decided, models, bool(decision.null_in_set), racer.null)
             if now is not None and then is not None:
                 labelled, old_misses = labelled + 1, old_misses + then
                 new_misses += now
@@ -148,18 +148,18 @@ def _read(state: str | Path, route: str | None) -> _Read:
         if route is not None and isinstance(row[1], str) and row[1] != route:
             continue
         try:
-            question, decided, pool = kept_of(row)
+            decision, decided, pool = kept_of(row)
         except UnreadableError as error:
             read.unreadable.append(f"decision {row[0]}: {error}")
             read.unread_labels += row[-1] != 0 and row[0] in labels
             continue
-        said = _first(labels.get(question.id, ()), pool) if question.audited else None
+        said = _first(labels.get(decision.id, ()), pool) if decision.audited else None
         if isinstance(said, UnreadableError):
-            read.unreadable.append(f"label of {question.id}: {said}")
+            read.unreadable.append(f"label of {decision.id}: {said}")
             read.unread_labels += 1
             said = None
         read.rows.append(
-            (question, decided, pool, {} if said is None else {"correct": said.correct})
+            (decision, decided, pool, {} if said is None else {"correct": said.correct})
         )
     return read
 

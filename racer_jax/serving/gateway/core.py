@@ -375,8 +375,9 @@ class Gateway:
                 prices.get(model),
             )
         for model, used in panel.extra.items():  # a judge's; how long it took is not kept
-            metrics.count_answer(model, None, used.prompt_tokens, used.completion_tokens, None)
-        for model, error in panel.failed.items():
+            price = dollars(used, self.settings.models[model])
+            metrics.count_answer(model, None, used.prompt_tokens, used.completion_tokens, price)
+        for model, error in (*panel.failed.items(), *panel.extra_failed.items()):
             metrics.calls.add((model, error.kind))
         for model in panel.cancelled:
             metrics.calls.add((model, "cancelled"))

@@ -63,6 +63,7 @@ def test_calls_of_streams_and_judges_are_counted(served, upstreams):
         'racer_upstream_calls_total{model="large",outcome="ok"}': 2,
         'racer_cost_usd_total{model="large"}': 60e-6,
         'racer_tokens_total{model="judge",type="input"}': 10,
+        'racer_cost_usd_total{model="judge"}': 30e-6,
     }
     before = {name: counted(name) for name in names}
     served.chat("large hello", stream=True)
@@ -123,6 +124,30 @@ def test_a_judge_that_names_nobody_leaves_the_most_plausible(served, upstreams, 
     got = served.chat("small,large ?", racer={"mode": "select"})
     assert got.json["choices"][0]["message"]["content"] == "I am large"
     assert got.json["racer"]["judge"] == "failed"
+    assert got.json["racer"]["judge_error"] == "names no candidate"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["select", "synthesize"])
+def test_a_judge_that_gives_no_answer_says_why(served, upstreams, mode, stream):
+    def counted():
+        name = 'racer_upstream_calls_total{model="judge",outcome='
+        lines = served.admin("GET", "/metrics").content.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    before = counted()
+    upstreams.says.update(judge=status(500))
+    got = served.chat("small,large ?", racer={"mode": mode}, stream=stream)
+    racer = events(got.content)[-2]["racer"] if stream else got.json["racer"]
+    assert (racer["judge"], racer["judge_error"]) == ("failed", "status_500")
+    assert (racer["answered"], racer["failed"]) == (["large"], {})  # no model of the set failed
+    stored = served.ask("GET", f"/v1/racer/decisions/{racer['id']}").json["calls"]
+    assert sorted((call["model"], call["outcome"]) for call in stored) == [
+        ("judge", "status_500"),
+        ("large", "ok"),
+        ("small", "ok"),
+    ]
+    assert counted() == before + 1
 
 
 def test_a_judge_may_say_how_probable_its_choice_is(start, served, upstreams):
