@@ -30,7 +30,7 @@ _LOCK = 0x5241434552
 _BEGIN = "begin immediate"
 _LOG_BYTES = 64 << 20
 # Values of one statement: SQLite took no more before 3.32.
-_MOST_VALUES = 999
+MOST_VALUES = 999
 # A gateway that ends finishes what is under way: one that takes its place waits for it.
 _PATIENCE = 40.0
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -266,7 +266,7 @@ def insert_rows(
     begin = 0
     while begin < len(rows):
         # Powers of two: few statements, which both databases keep parsed.
-        most = min(_MOST_VALUES // len(columns), len(rows) - begin)
+        most = min(MOST_VALUES // len(columns), len(rows) - begin)
         num = 1 << (most.bit_length() - 1)
         connection.execute(
             f"insert into {table} ({', '.join(columns)}) values {', '.join([one] * num)}",

@@ -211,13 +211,18 @@ class Store:
         """Writes what it can and keeps what another try may write; then results are handed out.
 
         Where the database refuses one of several, each is tried alone: the others are not at fault.
+        What comes after one that another try may write waits with it, for it may be about its row.
         """
         answers, error = self._tried(connection, items)
         tried = [(items, error)]
         if error is not None and len(items) > 1 and not _databases.may_pass(error):
             answers, tried = [], []
-            for item in items:
+            for i, item in enumerate(items):
                 answer, error = self._tried(connection, [item])
+                if error is not None and _databases.may_pass(error):
+                    answers += _told(items[i:], error)
+                    tried.append((items[i:], error))
+                    break
                 answers += answer
                 tried.append(([item], error))
         left: list[DecisionRow | AuditRow] = []
@@ -251,6 +256,8 @@ class Store:
             if before is not None:  # whether it can be written shows by writing
                 connection.execute(_WRITTEN, [str(time.time())])
             decisions = [item for item in items if isinstance(item, DecisionRow)]
+            if decisions and before is not None:
+                decisions = _absent(connection, decisions)
             if decisions:
                 self._insert(connection, decisions)
             for item in items:
@@ -263,7 +270,7 @@ class Store:
             _undo(connection)
             error = self._explained(raised)
             self._failed(error)
-            return [(item[1], error) for item in items if isinstance(item, tuple)], error
+            return _told(items, error), error
         self._fold(connection)
         return answers, None
 
@@ -293,7 +300,10 @@ class Store:
         try:
             result = function(connection)
         except Exception as error:
-            connection.execute("rollback to one")
+            try:
+                connection.execute("rollback to one")
+            except _databases.errors() as undone:  # there was nothing to undo any more
+                raise (error if isinstance(error, _databases.errors()) else undone) from None
             result = self._explained(error)
         connection.execute("release one")
         return result
@@ -402,6 +412,21 @@ def _undo(connection: Connection) -> None:
     with contextlib.suppress(*_databases.errors()):
         if connection.in_transaction:
             connection.execute("rollback")
+
+
+def _told(items: list[Any], error: Exception) -> list[tuple[Future[Any], Any]]:
+    """An error as the result of all that was asked."""
+    return [(item[1], error) for item in items if isinstance(item, tuple)]
+
+
+def _absent(connection: Connection, rows: list[DecisionRow]) -> list[DecisionRow]:
+    """The rows that are not there: a commit may succeed, and its answer be lost on the way."""
+    known: set[str] = set()
+    for begin in range(0, len(rows), _databases.MOST_VALUES):
+        names = [row.id for row in rows[begin : begin + _databases.MOST_VALUES]]
+        query = f"select id from decision where id in ({', '.join('?' * len(names))})"
+        known.update(name for (name,) in connection.execute(query, names).fetchall())
+    return [row for row in rows if row.id not in known]
 
 
 def _newest(rows: list[DecisionRow | AuditRow]) -> list[DecisionRow | AuditRow]:

@@ -14,7 +14,7 @@ from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway import _store
 from racer_jax.serving.gateway._arms import compare
 from racer_jax.serving.gateway._databases import insert_rows
-from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow
+from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow, Feedback
 from tests.serving.gateway.test_state import FEEDBACK, settled
 
 _HELLO = [{"role": "user", "content": "large ?"}]
@@ -356,14 +356,83 @@ def test_a_disk_that_fills_while_rows_are_tried_alone_loses_only_the_row_at_faul
         real(connection, rows)
 
     monkeypatch.setattr(store, "_insert", insert)
-    for name in ("1", "bad", "2", "3"):
+    for name in ("bad", "1", "2", "3"):
         store.add(DecisionRow(f"chatcmpl-{name}", 1.0, "my"))
-    assert _until(lambda: store.dropped == 1 and store.error is not None)
+    is_full = lambda: isinstance(store.error, sqlite3.OperationalError)  # noqa: E731
+    assert _until(lambda: store.dropped == 1 and is_full())
+    # Nothing is written past a row that waits: the state fails as long as there is one.
+    assert store.num_kept == 3
     full.clear()
-    # The last row was written alone; those before it are tried again though nothing comes.
     assert _until(lambda: len(_stored(store.path, "select id from decision")) == 3)
     store.close()
     assert store.dropped == 1
+
+
+def test_a_label_of_a_decision_that_waits_is_not_told_that_there_is_none(tmp_path, monkeypatch):
+    """Rows are tried alone for the sake of one at fault, and meanwhile the disk fills."""
+    store = _store.Store(str(tmp_path / "state.db"), 1e12)
+    real, full = store._insert, [True]
+
+    def insert(connection, rows):
+        names = [row.id for row in rows]
+        if "chatcmpl-bad" in names:
+            raise sqlite3.IntegrityError("a row that no try can write")
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        real(connection, rows)
+
+    monkeypatch.setattr(store, "_insert", insert)
+    for name in ("bad", "1"):
+        store.add(DecisionRow(f"chatcmpl-{name}", time.time(), "my"))
+    label = Feedback(id="chatcmpl-1", answer_correct=1)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.feedback(label).result(30)
+    full.clear()
+    assert store.feedback(label).result(30)
+    store.close()
+    assert store.dropped == 1
+
+
+def test_a_commit_whose_answer_is_lost_is_not_written_twice_nor_counted_as_lost(
+    tmp_path, monkeypatch
+):
+    """PostgreSQL may commit as its connection breaks: the rows are there at the next try."""
+    store = _store.Store(str(tmp_path / "state.db"), 1e12)
+    write, broken = store._write, [True]
+
+    class Breaking(_Failing):
+        def execute(self, sql, *parameters):
+            done = self._connection.execute(sql, *parameters)
+            if sql == "commit" and self._broken:
+                self._broken.clear()
+                raise sqlite3.OperationalError("the connection was closed unexpectedly")
+            return done
+
+    monkeypatch.setattr(store, "_write", lambda c, items: write(Breaking(c, broken), items))
+    rows = [DecisionRow(f"chatcmpl-{i}", 1.0, "my", calls=[CallRow("m", "ok")]) for i in range(3)]
+    for row in rows:
+        store.add(row)
+    assert _until(lambda: not broken)
+    store.add(DecisionRow("chatcmpl-new", 1.0, "my", calls=[CallRow("m", "ok")]))
+    store.close()
+    names = [(f"chatcmpl-{i}",) for i in (0, 1, 2, "new")]
+    for query in ("select id from decision", "select decision from call"):
+        assert _stored(store.path, f"{query} order by rowid") == names
+    assert (store.dropped, store.num_kept) == (0, 0)
+
+
+def test_what_the_database_undid_by_itself_is_named_for_what_it_was(tmp_path):
+    """SQLite ends the transaction where a disk is full in its midst: there is nothing to undo."""
+    store = _store.Store(str(tmp_path / "state.db"), 1e12)
+
+    def fill(connection):
+        connection.execute("rollback")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(sqlite3.OperationalError, match="disk is full"):
+        store.ask(fill).result(30)
+    assert "disk is full" in str(store.error)
+    store.close()
 
 
 def test_what_is_kept_is_bounded_by_its_characters_too(tmp_path, monkeypatch):
