@@ -122,6 +122,8 @@ class Monitors:
     ) -> None:
         """Writes that an artefact comes into use; one that was in use before stays where it is.
 
+        Its tests begin with the next `fold`: what is written here may yet be undone.
+
         Args:
           connection: The state.
           route: Name of the route.
@@ -141,8 +143,6 @@ class Monitors:
             "on conflict (route, artefact) do update set null_mode = excluded.null_mode",
             [route, artefact, null, time.time()],
         )
-        with self._lock:
-            self._fold_activations(connection)
 
     def activate(self, route: str, artefact: str) -> None:
         """An artefact that was entered answers from now on."""

@@ -198,6 +198,13 @@ class Gateway:
             )
         )
         await answer_of(entered)
+        try:
+            self.monitors.of(name, loaded.checksum)
+        except KeyError:  # the entry is written, and what is counted after it cannot be
+            raise unwritten(
+                "the state of the gateway cannot be written now, so an artefact that comes into "
+                "use could not be tested: ask for it again later"
+            ) from None
         if name in self.planners:
             self.previous[name] = self.planners[name]
         self._activate(name, planner)

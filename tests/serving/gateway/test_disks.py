@@ -14,7 +14,9 @@ from racer_jax.data.errors import DataError
 from racer_jax.serving.gateway import _store
 from racer_jax.serving.gateway._arms import compare
 from racer_jax.serving.gateway._databases import insert_rows
+from racer_jax.serving.gateway._monitoring import Monitors
 from racer_jax.serving.gateway._records import AuditRow, CallRow, DecisionRow, Feedback
+from racer_jax.serving.gateway.settings import Monitors as Settings
 from tests.serving.gateway.test_state import FEEDBACK, settled
 
 _HELLO = [{"role": "user", "content": "large ?"}]
@@ -199,6 +201,55 @@ def test_what_is_undone_counts_nowhere(start, tmp_path, monkeypatch):
     settled(made)
     labels = made.admin("GET", "/status").json["routes"]["my"]["monitors"]["labels"]
     assert (labels["num"], labels["misses"]) == (1, 0)
+
+
+def test_an_artefact_whose_entry_is_undone_takes_no_place_in_the_log(tmp_path, monkeypatch):
+    """Else the next one, whose row has the same number, would never be tested."""
+    store = _store.Store(str(tmp_path / "state.db"), 1e12)
+    monitors = Monitors(Settings(level=0.04), b"key")
+    store.on_commit, store.on_rollback = monitors.on_commit, monitors.on_rollback
+    write, broken = store._write, [True]
+    monkeypatch.setattr(store, "_write", lambda c, items: write(_Failing(c, broken), items))
+
+    def entered(artefact):
+        return store.ask(lambda c: monitors.enter(c, "my", artefact, "paper")).result(30)
+
+    with pytest.raises(sqlite3.OperationalError):
+        entered("first")
+    broken.clear()
+    entered("second")
+    entered("first")
+    levels = [monitors.of("my", artefact).level for artefact in ("second", "first")]
+    assert levels == [0.02, 0.01]
+    store.close()
+
+
+def test_no_artefact_comes_into_use_before_its_tests(start, artefacts, tmp_path, monkeypatch):
+    """They begin with what is committed, and that may fail where the entry itself did not."""
+    shutil.copytree(artefacts / "my.racer", tmp_path / "used.racer")
+    made = start(
+        routes__my__artefact=str(tmp_path / "used.racer"), state__path=str(tmp_path / "gateway.db")
+    )
+    first = made.gateway.planners["my"].loaded.checksum
+    store = made.gateway.store
+    count, full = store.on_commit, [True]
+
+    def on_commit(connection):
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        count(connection)
+
+    monkeypatch.setattr(store, "on_commit", on_commit)
+    shutil.rmtree(tmp_path / "used.racer")
+    shutil.copytree(artefacts / "other.racer", tmp_path / "used.racer")
+    refused = made.admin("POST", "/reload", {})
+    assert (refused.status, refused.json["error"]["code"]) == (503, "state")
+    assert made.admin("GET", "/status").json["routes"]["my"]["artefact"] == first
+    full.clear()
+    assert _until(lambda: _is_ready(made))
+    second = made.admin("POST", "/reload", {}).json["artefacts"]["my"]
+    assert second != first
+    assert made.gateway.monitors.of("my", second).level == pytest.approx(0.05 / 4)
 
 
 @pytest.mark.parametrize("file", ["gateway.db", "gateway.db-wal"])
