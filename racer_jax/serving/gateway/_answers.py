@@ -9,7 +9,7 @@ from racer_jax.serving.cascade import Cascade
 from racer_jax.serving.gateway._errors import CallFailedError, GatewayError
 from racer_jax.serving.gateway._identifiers import draw
 from racer_jax.serving.gateway._judging import pick_from, pick_request, probability_of
-from racer_jax.serving.gateway._panel import Asking, Panel, all_failed
+from racer_jax.serving.gateway._panel import Asking, all_failed
 from racer_jax.serving.gateway._replies import Reply
 from racer_jax.serving.gateway._votes import Vote
 
@@ -109,12 +109,10 @@ async def select(
     if len(replies) == 1 or len({bytes(reply.message) for reply in replies}) == 1:
         return Answer(replies[:1], judge="one candidate")
     shuffled = sorted(replies, key=lambda reply: draw(key, f"{name} {reply.model}", "judge"))
-    asking.total += 1
     try:
-        verdict = await asking.one(judge, pick_request(asking.fields, shuffled, logprobs))
+        verdict = await asking.judged(judge, pick_request(asking.fields, shuffled, logprobs))
     except CallFailedError as error:
-        return without_judge(replies, asking.panel, judge, error)
-    asking.panel.extra[judge] = verdict.usage
+        return without_judge(replies, error)
     place = pick_from(verdict.content, len(shuffled))
     if place is None:
         return Answer(replies[:1], judge="failed", more={"judge_error": "names no candidate"})
@@ -123,11 +121,8 @@ async def select(
     return Answer([shuffled[place]], judge="picked", more=more)
 
 
-def without_judge(
-    replies: Sequence[Reply], panel: Panel, judge: str, error: CallFailedError
-) -> Answer:
+def without_judge(replies: Sequence[Reply], error: CallFailedError) -> Answer:
     """The most plausible of the candidates, where the judge gives no answer."""
-    panel.extra_failed[judge] = error
     return Answer([*replies[:1]], judge="failed", more={"judge_error": error.reason})
 
 

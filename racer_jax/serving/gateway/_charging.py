@@ -64,7 +64,8 @@ def charge(completion: "Completion", cost: float | None, calls: list[CallRow]) -
         if completion.passed:
             answers[completion.passed] = completion.num_passed
         models, begun = completion.gateway.settings.models, completion.asking.begun
-        charged = (cost or 0.0) + estimated(completion.query, models, begun, calls, answers)
+        passed = completion.passed
+        charged = (cost or 0.0) + estimated(completion.query, models, begun, calls, answers, passed)
         budgets.spend(client.name, charged)
     elif cost:
         budgets.spend(client.name, cost)

@@ -213,11 +213,8 @@ class _Answering:
         try:
             await self._passed(model, fields)
         except CallFailedError as error:
-            raise self._lost(model, error) from None
-
-    def _lost(self, model: str, error: CallFailedError) -> GatewayError:
-        self._completion.asking.panel.failed[model] = error
-        return all_failed({model: error})
+            self._completion.asking.panel.failed[model] = error
+            raise all_failed({model: error}) from None
 
     async def _passed(self, model: str, fields: Any) -> None:
         """The bytes of one model as they come; what begins with an error is not begun.
@@ -240,11 +237,10 @@ class _Answering:
                 completion.num_passed += part.count(b"data:")
                 await self._event(part)
             if (usage := passing.usage) is not None:
-                self.usage[model] = usage
                 note_usage(usage)
             if not passing.is_whole:
-                raise CallFailedError("reply")
-        self.usage.setdefault(model, Usage())  # a call that says nothing of its tokens is one too
+                raise CallFailedError("reply", usage=usage)
+        self.usage[model] = usage or Usage()  # a call that says nothing of its tokens is one too
         completion.gateway.count_stream(model, time.monotonic() - began, usage)
         await self._event(b"", last=True)
 
@@ -288,16 +284,17 @@ class _Answering:
         completion = self._completion
         assert completion.planner is not None
         candidates = await completion.candidates()
-        completion.asking.total += 1
         completion.answer = Answer([], judge="wrote")
         judge = str(completion.planner.route.judge)
+        fields = write_request(completion.query.fields, candidates.replies)
         try:
-            await self._passed(judge, write_request(completion.query.fields, candidates.replies))
+            with completion.asking.judging(judge):
+                await self._passed(judge, fields)
         except CallFailedError as error:
             if completion.passed:
-                raise self._lost(judge, error) from None
-            panel = completion.asking.panel
-            completion.answer = without_judge(candidates.replies, panel, judge, error)
+                completion.answer.more["judge_error"] = error.reason
+                raise all_failed({judge: error}) from None
+            completion.answer = without_judge(candidates.replies, error)
             return completion.answer
         return None
 

@@ -197,7 +197,7 @@ class Completion:
                 self.answer, self.asking.panel = earlier
                 return self.answer
         self.answer = await self._answered(plan)
-        if key is not None and self.answer.replies and not self.asking.panel.failed:
+        if key is not None:
             keep(self, key, cache_seconds)
         return self.answer
 
@@ -236,13 +236,11 @@ class Completion:
     async def _write(self, judge: str) -> Answer:
         """A judge writes the answer from those of the candidates."""
         candidates = await self.candidates()
-        self.asking.total += 1
         try:
             fields = write_request(self.query.fields, candidates.replies)
-            reply = await self.asking.one(judge, fields)
+            reply = await self.asking.judged(judge, fields)
         except CallFailedError as error:
-            return without_judge(candidates.replies, self.asking.panel, judge, error)
-        self.asking.panel.extra[judge] = reply.usage
+            return without_judge(candidates.replies, error)
         return Answer([reply], judge="wrote")
 
     async def candidates(self) -> Answer:

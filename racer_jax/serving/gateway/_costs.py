@@ -116,6 +116,7 @@ def estimated(
     begun: Iterable[str],
     calls: Iterable[CallRow],
     answers: Mapping[str, float],
+    passed: str = "",
 ) -> float:
     """Dollars of calls whose cost nobody said: their prompts, and what came of their answers.
 
@@ -125,13 +126,14 @@ def estimated(
       begun: The models that were called, as often as they were.
       calls: What is known of the calls.
       answers: Tokens of what models wrote, about.
+      passed: The model whose bytes were passed on as they came: it may have failed after them.
     """
     prompt = sum(map(len, query.fields.values())) / _BYTES_OF_A_TOKEN
     unsaid = Counter(begun)
     for row in calls:
         is_known = row.dollars is not None
         if row.outcome != "ok":
-            is_known |= not answers.get(row.model)
+            is_known |= row.model != passed or not answers.get(row.model)
         if is_known and row.outcome != "cancelled":
             unsaid[row.model] -= 1
     prices = (

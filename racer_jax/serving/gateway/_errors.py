@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from racer_jax.serving.gateway._replies import Usage
+
 GONE = 499  # the status that is recorded where the client went away before the answer
 
 
@@ -93,12 +95,14 @@ class CallFailedError(Exception):
       status: The upstream's status, where it gave one.
       retry_after: Seconds it asks to wait, where it asks.
       detail: The words of an upstream that refused; empty otherwise.
+      usage: What a stream that ended badly said that it took.
     """
 
     kind: str
     status: int | None
     retry_after: float | None
     detail: str
+    usage: Usage
 
     def __init__(
         self,
@@ -106,8 +110,10 @@ class CallFailedError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         detail: str = "",
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(kind)
+        self.usage = usage or Usage()
         self.kind, self.status, self.retry_after, self.detail = kind, status, retry_after, detail
 
     @property

@@ -25,7 +25,9 @@ def kept_as(completion: "Completion") -> tuple[bytes | None, float]:
 
 
 def keep(completion: "Completion", key: bytes, seconds: float) -> None:
-    """Keeps an answer, with all that the models said."""
-    panel = completion.asking.panel
+    """Keeps an answer, with all that the models said, unless one of them or the judge failed."""
+    answer, panel = completion.answer, completion.asking.panel
+    if answer is None or not answer.replies or panel.failed or panel.extra_failed:
+        return
     size = sum(len(raw) for reply in panel.replies.values() for raw in reply.fields.values())
-    completion.gateway.cache.put(key, seconds, (completion.answer, panel), size)
+    completion.gateway.cache.put(key, seconds, (answer, panel), size)

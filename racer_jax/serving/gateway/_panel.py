@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,30 @@ class Asking:
             )
             note_usage(span, model, reply.usage)
             return reply
+
+    async def judged(self, judge: str, fields: Fields) -> Reply:
+        """The answer of a judge.
+
+        Raises:
+          CallFailedError: If it gives none.
+        """
+        with self.judging(judge):
+            reply = await self.one(judge, fields)
+        self.panel.extra[judge] = reply.usage
+        return reply
+
+    @contextmanager
+    def judging(self, judge: str) -> Iterator[None]:
+        """Notes a judge's call that brings no answer, apart from those of the set."""
+        self.total += 1
+        try:
+            yield
+        except CallFailedError as error:
+            self.panel.extra_failed[judge] = error
+            raise
+        except asyncio.CancelledError:  # the deadline has passed, or the client has gone
+            self.panel.cancelled.append(judge)
+            raise
 
     @asynccontextmanager
     async def stream(

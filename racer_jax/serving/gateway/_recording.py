@@ -31,20 +31,17 @@ def call_rows(
       panel: What became of the calls.
       models: Settings of the models.
       prices: Dollars of the answers, by model.
-      streamed: Usage of streamed calls, by model.
+      streamed: Usage of streamed calls that came to their end, by model.
     """
 
     def row(model: str, used: Usage, seconds: float, price: float | None) -> CallRow:
         return CallRow(model, "ok", seconds, used.prompt_tokens, used.completion_tokens, price)
 
     rows = [row(m, r.usage, r.seconds, prices[m]) for m, r in panel.replies.items()]
-    failed = [*panel.failed.items(), *panel.extra_failed.items()]
-    passed = {model: used for model, used in streamed.items() if model not in dict(failed)}
-    for model, used in (*panel.extra.items(), *passed.items()):
+    for model, used in (*panel.extra.items(), *streamed.items()):
         rows.append(row(model, used, 0.0, dollars(used, models[model])))
-    for model, error in failed:  # a stream that ended badly may have said its usage
-        used = streamed.get(model, Usage())
-        lost = row(model, used, 0.0, dollars(used, models[model]))
+    for model, error in (*panel.failed.items(), *panel.extra_failed.items()):
+        lost = row(model, error.usage, 0.0, dollars(error.usage, models[model]))
         lost.outcome = error.reason
         rows.append(lost)
     return rows + [CallRow(model, "cancelled") for model in panel.cancelled]

@@ -11,8 +11,9 @@ from aiohttp import web
 from racer_jax.serving.gateway._errors import CallFailedError
 from racer_jax.serving.gateway._tasks import started
 from tests.racer.test_racer import MODELS
+from tests.serving.gateway.test_security import key_of
 from tests.serving.gateway.test_state import settled
-from tests.serving.gateway.upstreams import completion, events, slow, status
+from tests.serving.gateway.upstreams import call, completion, events, slow, status
 
 
 def test_a_set_of_one_is_passed_through(served, upstreams):
@@ -148,6 +149,109 @@ def test_a_judge_that_gives_no_answer_says_why(served, upstreams, mode, stream):
         ("small", "ok"),
     ]
     assert counted() == before + 1
+
+
+def _is_judged(body):
+    return body["messages"][0]["role"] == "system"
+
+
+def _stored_calls(made, name, key=None):
+    stored = made.ask("GET", f"/v1/racer/decisions/{name}", None, key).json
+    return sorted((call["model"], call["outcome"]) for call in stored["calls"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["select", "synthesize"])
+def test_a_judge_that_is_not_waited_for_is_stored_and_counted(served, upstreams, mode, stream):
+    name = 'racer_upstream_calls_total{model="judge",outcome="cancelled"}'
+
+    def counted():
+        lines = served.admin("GET", "/metrics").content.decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+    async def ended_while_the_judge_thinks():
+        asked = asyncio.Event()
+
+        async def judge(body):
+            asked.set()
+            await asyncio.sleep(30)
+
+        upstreams.says["judge"] = judge
+        body = {
+            "model": "racer/my",
+            "messages": [{"role": "user", "content": "small,large ?"}],
+            "racer": {"mode": mode},
+            "stream": stream,
+        }
+        task = asyncio.ensure_future(call(served.app, "POST", "/v1/chat/completions", body))
+        await asyncio.wait_for(asked.wait(), 30)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    before = counted()
+    assert served.run(ended_while_the_judge_thinks())
+    latest = "select id from decision order by seq desc limit 1"
+    (decision,) = served.gateway.store.ask(lambda c: c.execute(latest).fetchone()).result(30)
+    calls = _stored_calls(served, decision)
+    assert calls == [("judge", "cancelled"), ("large", "ok"), ("small", "ok")]
+    assert counted() == before + 1
+
+
+@pytest.mark.parametrize("mode", ["select", "synthesize"])
+def test_a_judge_that_fails_may_be_one_of_the_set(start, upstreams, mode):
+    """Its call as a judge is none of the set, and costs nothing."""
+    key, section = key_of(daily_dollars=1.0, overrides=["mode"])
+    made = start(routes__my__judge="large", keys={"alice": section})
+    made.key = {"authorization": f"Bearer {key}"}
+    upstreams.says["large"] = lambda body: status(500)(body) if _is_judged(body) else "I am large"
+    got = made.chat("small,large ?", made.key, racer={"mode": mode})
+    racer = got.json["racer"]
+    assert (racer["judge"], racer["judge_error"]) == ("failed", "status_500")
+    assert (racer["failed"], racer["reason"], racer["guarantee"]) == ({}, "ok", "holds")
+    calls = _stored_calls(made, racer["id"], made.key)
+    assert calls == [("large", "ok"), ("large", "status_500"), ("small", "ok")]
+    assert made.gateway.budgets.today("alice") == pytest.approx(got.json["usage"]["cost"])
+
+
+def test_a_judge_that_breaks_off_in_its_text_is_none_of_the_set(start, upstreams):
+    made = start(routes__my__judge="large")
+    broken = [b'data: {"choices": [{"delta": {"content": "the"}}]}\n\n', None]
+    upstreams.says["large"] = lambda body: broken if _is_judged(body) else "I am large"
+    got = made.chat("small,large ?", stream=True, racer={"mode": "synthesize"})
+    racer = events(got.content)[-1]["racer"]
+    assert (racer["failed"], racer["reason"], racer["guarantee"]) == ({}, "ok", "void")
+    (error,) = {outcome for _, outcome in _stored_calls(made, racer["id"])} - {"ok"}
+    assert racer["judge_error"] == error
+    assert _stored_calls(made, racer["id"]) == sorted(
+        [("large", error), ("large", "ok"), ("small", "ok")]
+    )
+
+
+def test_a_model_that_failed_and_then_judges_has_both_calls_stored(start, upstreams):
+    made = start(routes__my__judge="large")
+    upstreams.says["large"] = lambda body: "of two" if _is_judged(body) else status(500)(body)
+    got = made.chat("small,medium,large ?", stream=True, racer={"mode": "synthesize"})
+    assert got.content.endswith(b"[DONE]\n\n")
+    stored = made.ask("GET", f"/v1/racer/decisions/{got.headers['x-racer-id']}").json["calls"]
+    calls = sorted((call["model"], call["outcome"], call["prompt_tokens"]) for call in stored)
+    assert calls == [
+        ("large", "ok", 10),
+        ("large", "status_500", 0),
+        ("medium", "ok", 10),
+        ("small", "ok", 10),
+    ]
+
+
+def test_what_is_shown_for_a_judge_that_failed_is_not_kept(start, upstreams):
+    made = start(routes__my__cache_seconds=60.0)
+    upstreams.says["judge"] = status(500)
+    first = made.chat("small,large ?", temperature=0, racer={"mode": "select"})
+    assert first.json["racer"]["judge"] == "failed"
+    upstreams.says["judge"] = "1"
+    second = made.chat("small,large ?", temperature=0, racer={"mode": "select"})
+    assert second.headers["x-racer-cache"] == "miss"
+    assert second.json["racer"]["judge"] == "picked"
 
 
 def test_a_judge_may_say_how_probable_its_choice_is(start, served, upstreams):
