@@ -19,11 +19,14 @@ from tqdm import tqdm
 from racer_jax._distribution import install_command
 from racer_jax._files import check_folder
 from racer_jax.data.errors import DataError
+from racer_jax.data.locks import locked
 
 # Where the files of both corpora are; a commit and a path within the repository are appended.
 BASE_URL = "https://raw.githubusercontent.com/shuhao02/RouterDC"
 _ATTEMPTS = 4
 _TIMEOUT_SECONDS = 30
+# Two processes that append to one part would damage it: the second waits, and finds the file.
+_PATIENCE = 3600.0
 _BLOCK = 1 << 16
 # Faults of the folder, which waiting for the network does not mend.
 _DISK = frozenset(
@@ -178,7 +181,8 @@ def fetch(
             file.path.rpartition("/")[2],
         )
         try:
-            pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=download)
+            with locked(folder / f".{name}.lock", _PATIENCE):
+                pooch.retrieve(url, f"sha256:{file.sha256}", name, folder, downloader=download)
         except ValueError as error:
             if isinstance(error, DataError):
                 raise

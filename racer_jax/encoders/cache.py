@@ -47,7 +47,8 @@ class EmbeddingCache:
     def _refresh(self) -> None:
         """Reads the files that appeared since the last look."""
         for path in sorted(self._folder.glob("*.safetensors")):
-            if path.name in self._paths:
+            # A point begins what another process is writing, or was when it was killed.
+            if path.name in self._paths or path.name.startswith("."):
                 continue
             self._paths.add(path.name)
             try:

@@ -1,7 +1,10 @@
 """Compiled code that is kept from run to run, by the experiments and by the command."""
 
 import os
+import stat
 import sys
+import tempfile
+import time
 import warnings
 import zlib
 from contextlib import suppress
@@ -14,6 +17,8 @@ from racer_jax._files import read_kept, written_whole
 
 # As large as most programs are.
 _ROOM = 1 << 20
+# Seconds after which what is half written was left by a process that was killed.
+_LEFT_SECONDS = 3600.0
 
 
 def cache_folder() -> Path:
@@ -59,7 +64,7 @@ def use_compilation_cache(folder: str | Path | None) -> None:
         return
     if not os.access(folder, os.W_OK):
         return
-    _remove_empty(folder)
+    _remove_left(folder)
     if is_ours:
         _remove_damaged(folder)
         # JAX writes a program in place: another process, which begins at the same time, may read
@@ -73,16 +78,23 @@ def use_compilation_cache(folder: str | Path | None) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def _remove_empty(folder: Path) -> None:
-    """Removes programs that were never written, as of a process that was killed.
+def _remove_left(folder: Path) -> None:
+    """Removes what a process left that was killed: programs never written, and files of ours.
 
-    JAX neither reads such a file nor writes it again.
+    JAX neither reads an empty program nor writes it again; what `written_whole` writes has a name
+    that begins with a point until it is whole.
     """
+    last = time.time() - _LEFT_SECONDS
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            is_program = entry.name.endswith("-cache") and entry.is_file(follow_symlinks=False)
-            if is_program and entry.stat().st_size == 0:
-                os.unlink(entry)
+            is_program = entry.name.endswith("-cache")
+            if not (is_program or entry.name.startswith(".racer_jax-")):
+                continue
+            with suppress(OSError):  # another process has removed it
+                status = entry.stat(follow_symlinks=False)
+                is_left = status.st_size == 0 if is_program else status.st_mtime < last
+                if is_left and stat.S_ISREG(status.st_mode):
+                    os.unlink(entry)
 
 
 def _remove_damaged(folder: Path) -> None:
@@ -98,13 +110,21 @@ def _remove_damaged(folder: Path) -> None:
         with os.scandir(folder) as entries:
             programs = [entry for entry in entries if entry.name.endswith("-cache")]
         # The clock of the folder's disk, as of the last change of whatever is at that place.
-        new = [p for p in programs if p.stat(follow_symlinks=False).st_ctime_ns >= last]
+        new = [p for p in programs if _changed_at(p) >= last]
         if not new:
             return
         with written_whole(mark):  # as old as the look, which comes after it
             for program in new:
                 if not _can_be_read(Path(program)):
                     _remove(Path(program))
+
+
+def _changed_at(entry: "os.DirEntry[str]") -> int:
+    """When what is at a place was last changed; never where another process has removed it."""
+    try:
+        return entry.stat(follow_symlinks=False).st_ctime_ns
+    except FileNotFoundError:
+        return -1
 
 
 def _can_be_read(program: Path) -> bool:
@@ -140,12 +160,10 @@ def _remove(path: Path) -> None:
 
 def _has_room(folder: Path) -> bool:
     """Whether a program can be written; a full disk or a quota shows by writing alone."""
-    trial = folder / f"racer_jax-{os.urandom(4).hex()}.trial"
     try:
-        trial.write_bytes(bytes(_ROOM))
+        # A file without a name: a process that is killed here leaves none.
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(bytes(_ROOM))
     except OSError:
         return False
-    finally:
-        with suppress(OSError):
-            trial.unlink()
     return True

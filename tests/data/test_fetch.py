@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -40,6 +41,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             server.mood == "breaks off once" and len(server.requests) == 1
         ):
             end = start + (len(body) - start) // 2
+        if server.mood == "waits for another":
+            half = start + (end - start) // 2
+            self.wfile.write(body[start:half])
+            server.another.wait(0.2) if len(server.requests) == 1 else server.another.set()
+            start = half
         self.wfile.write(body[start:end])
 
     def log_message(self, *args):
@@ -51,6 +57,7 @@ def server(monkeypatch):
     """A server, and a corpus of one file on it."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.body, running.mood, running.requests = BODY, "good", []
+        running.another = threading.Event()
         thread = threading.Thread(target=partial(running.serve_forever, poll_interval=0.01))
         thread.start()
         file = module.RemoteFile("some/where/data.json", hashlib.sha256(BODY).hexdigest())
@@ -83,6 +90,19 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path, server):
     server.mood = "breaks off once"
     assert (fetch("routerdc", tmp_path, base_url=url(server)) / "data.json").read_bytes() == BODY
     assert server.requests == [None, f"bytes={len(BODY) // 2}-"]
+
+
+def test_two_at_once_do_not_write_into_one_part(tmp_path, server):
+    """The second waits for the first, and finds what it has downloaded."""
+    server.mood = "waits for another"
+    with ThreadPoolExecutor(2) as threads:
+        folders = [
+            threads.submit(fetch, "routerdc", tmp_path, base_url=url(server)) for _ in range(2)
+        ]
+        assert [folder.result() for folder in folders] == [tmp_path] * 2
+    assert (tmp_path / "data.json").read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+    assert server.requests == [None]
 
 
 def test_a_later_run_goes_on_where_an_earlier_one_stopped(tmp_path, server):

@@ -1,6 +1,7 @@
 """Where compiled code is kept."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,35 @@ def test_a_program_that_is_damaged_is_made_again_without_a_word(tmp_path, damage
     assert computed(tmp_path)[0] == ""
     assert len(program.read_bytes()) == pytest.approx(len(whole), rel=0.1)
     assert computed(tmp_path)[0] == ""
+
+
+KILLED = """
+import resource, signal, sys
+from racer_jax.studies.compilation_cache import use_compilation_cache
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+use_compilation_cache(sys.argv[1])
+"""
+
+
+def test_a_process_that_is_killed_as_it_looks_for_room_leaves_nothing(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGXFSZ
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("configured")
+def test_what_a_killed_process_left_half_written_is_removed_after_a_while(tmp_path):
+    folder = tmp_path / str(sys.implementation.cache_tag)
+    folder.mkdir()
+    old, new, other = (folder / f".{name}" for name in ("racer_jax-1.a", "racer_jax-2.b", "other"))
+    for path in (old, new, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (1e9, 1e9))
+    use_compilation_cache(tmp_path)
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]
 
 
 HALF = """
