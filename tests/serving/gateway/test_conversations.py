@@ -11,7 +11,7 @@ from racer_jax.serving.gateway._hedging import Hedge
 from racer_jax.serving.gateway._limits import Limits
 from racer_jax.serving.gateway.settings import Key
 from tests.serving.gateway.test_state import settled
-from tests.serving.gateway.upstreams import Upstreams, slow, status
+from tests.serving.gateway.upstreams import Upstreams, slow, status, until
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +132,6 @@ def test_a_key_may_send_so_many_requests_a_minute():
         limits.take("alice")
     with pytest.raises(GatewayError):
         limits.take("alice")
-
-
-async def until(happened):
-    """Waits for what another task of the loop is about to do."""
-    async with asyncio.timeout(10):
-        while not happened():
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.long

@@ -52,10 +52,11 @@ def _fill(folder):
 
 
 def _until(condition):
-    for _ in range(200):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(0.02)
     return False
 
 

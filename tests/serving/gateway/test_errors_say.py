@@ -7,7 +7,7 @@ from aiohttp import web
 
 from tests.serving.gateway.test_security import key_of
 from tests.serving.gateway.test_state import settled
-from tests.serving.gateway.upstreams import call, completion, events, slow, status
+from tests.serving.gateway.upstreams import call, completion, events, slow, status, until
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
@@ -21,13 +21,13 @@ def _ask(made, path, text="large ?", **fields):
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_an_answer_that_does_not_come_promises_nothing(start, upstreams, path):
-    made = start(server__deadline_seconds=0.2)
-    upstreams.says["large"] = lambda body: slow("late", 5)(body)
+def test_an_answer_that_does_not_come_promises_nothing(start, served, upstreams, path):
+    made = start(server__deadline_seconds=0.4)
+    upstreams.says["large"] = lambda body: slow("late", 60)(body)
     late = _ask(made, path)
     upstreams.says["large"] = status(500)
-    lost = _ask(made, path)
-    none = _ask(made, path, "abstain ?", racer={"on_abstain": "error"})
+    lost = _ask(served, path)
+    none = _ask(served, path, "abstain ?", racer={"on_abstain": "error"})
     assert [answer.status for answer in (late, lost, none)] == [504, 502, 422]
     for answer, verdict in ((late, "void"), (lost, "void"), (none, "holds")):
         assert answer.headers["x-racer-guarantee"] == verdict
@@ -72,14 +72,14 @@ def test_a_call_of_a_tool_without_a_name_of_its_own_is_an_answer(served, upstrea
 def test_a_request_that_is_ended_by_the_server_is_recorded(served, upstreams, path, monkeypatch):
     rows = []
     monkeypatch.setattr(served.gateway.store, "add", rows.append)
-    upstreams.says["large"] = lambda body: slow("late", 5)(body)
+    upstreams.says["large"] = lambda body: slow("late", 60)(body)
     body = {"model": "racer/my", "input": "large ?"}
     if path == CHAT:
         body = {"model": "racer/my", "messages": [{"role": "user", "content": "large ?"}]}
 
     async def ended():
         task = asyncio.ensure_future(call(served.app, "POST", path, body))
-        await asyncio.sleep(0.1)
+        await until(lambda: upstreams.asked)
         task.cancel()
         done = await asyncio.gather(task, return_exceptions=True)
         return done[0]

@@ -377,8 +377,8 @@ def test_decisions_go_on_while_an_artefact_is_loaded(start):
     loading = threading.Event()
 
     async def both():
-        work = asyncio.ensure_future(batcher.run(lambda: loading.wait(10)))
-        decided = await asyncio.wait_for(batcher.decide(racer, "while loading", "a"), 5)
+        work = asyncio.ensure_future(batcher.run(lambda: loading.wait(60)))
+        decided = await asyncio.wait_for(batcher.decide(racer, "while loading", "a"), 40)
         loading.set()
         return decided, await work
 

@@ -331,5 +331,5 @@ def test_who_no_longer_waits_stops_no_writing(tmp_path, run):
         return first
 
     assert run(gone()).cancelled()
-    assert store.ask(lambda connection: 7).result(timeout=5) == 7
+    assert store.ask(lambda connection: 7).result(timeout=60) == 7
     store.close()

@@ -347,7 +347,7 @@ def test_nothing_is_written_from_one_answer(served, upstreams, stream):
 
 
 def test_signs_of_life_come_while_a_judge_thinks_and_end_before_its_first_word(served, upstreams):
-    upstreams.says["judge"] = lambda body: slow("the best of both", 0.18)(body)
+    upstreams.says["judge"] = lambda body: slow("the best of both", 0.5)(body)
     got = served.chat("small,large ?", stream=True, racer={"mode": "synthesize"})
     signs = [
         i for i, part in enumerate(got.parts) if part.startswith(b": racer waiting for 1 of 3")
@@ -388,7 +388,7 @@ def test_all_answers_come_as_choices(served, upstreams):
 
 
 def test_several_models_stream_as_one(served, upstreams):
-    upstreams.says.update(small=slow("B", 0.12), large="A", medium=slow("B", 0.12))
+    upstreams.says.update(small=slow("B", 0.4), large="A", medium=slow("B", 0.4))
     got = served.chat("small,medium,large ?", stream=True, stream_options={"include_usage": True})
     assert got.parts[0] == b": racer waiting for 3 of 3\n\n"
     assert b": racer waiting for 2 of 3\n\n" in got.parts

@@ -123,8 +123,18 @@ def slow(text, seconds):
     return answer
 
 
+async def until(happened, seconds=60.0):
+    """Waits for what another task of the loop, or another thread, is about to do."""
+    async with asyncio.timeout(seconds):
+        while not happened():
+            await asyncio.sleep(0.002)
+
+
 async def call(app, method, path, body=None, headers=None, gone_after=None, raw=None):
-    """One request to an application of ASGI, and its response."""
+    """One request to an application of ASGI, and its response.
+
+    `gone_after` is a number of seconds, or a function of what has happened before the client goes.
+    """
     content = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
     sent = {"host": "127.0.0.1", "content-type": "application/json", **(headers or {})}
     scope = {
@@ -148,7 +158,9 @@ async def call(app, method, path, body=None, headers=None, gone_after=None, raw=
     async def receive():
         if messages:
             return messages.pop(0)
-        if gone_after is not None:
+        if callable(gone_after):
+            await until(gone_after)
+        elif gone_after is not None:
             await asyncio.sleep(gone_after)
         else:
             await finished.wait()
