@@ -111,10 +111,11 @@ async def metrics(gateway: Gateway, scope: Scope, receive: Receive, send: Send) 
         counted.breaker.labels(name).set(upstream.breaker.is_open)
     for name, planner in gateway.planners.items():
         watched = gateway.monitors.of(name, planner.loaded.checksum)
+        # Copies: the thread that writes the state adds tests meanwhile.
         counted.alarm.labels(name).set(bool(watched.alarms))
-        for alpha, monitor in watched.risk.items():
+        for alpha, monitor in watched.risk.copy().items():
             counted.evidence.labels(f"risk {alpha}", name, EVERYTHING).set(monitor.evidence)
-        for group, test in watched.top_scores.items():
+        for group, test in watched.top_scores.copy().items():
             counted.evidence.labels("exchangeability", name, group).set(test.evidence)
     await respond(send, 200, [(b"content-type", CONTENT_TYPE.encode())], counted.text())
 
@@ -211,7 +212,7 @@ def _monitor_status(watched: Watched, unplaced: int = 0) -> dict[str, Any]:
                 "evidence": monitor.evidence,
                 "alarm": monitor.alarm,
             }
-            for alpha, monitor in watched.risk.items()
+            for alpha, monitor in watched.risk.copy().items()
         },
         # By group; the numbers include the calibration queries that each test began with.
         "exchangeability": {
@@ -222,7 +223,7 @@ def _monitor_status(watched: Watched, unplaced: int = 0) -> dict[str, Any]:
                 "evidence": test.evidence,
                 "alarm": test.alarm,
             }
-            for group, test in watched.top_scores.items()
+            for group, test in watched.top_scores.copy().items()
         },
     }
 

@@ -69,10 +69,10 @@ class Watched:
         words = {
             risk_kind(alpha): f"{risk_kind(alpha)} since label {monitor.alarm} (evidence "
             f"{monitor.evidence:.3g}): {remedy}"
-            for alpha, monitor in self.risk.items()
+            for alpha, monitor in self.risk.copy().items()  # another thread may add a test
             if monitor.alarm is not None
         }
-        for group, top in self.top_scores.items():
+        for group, top in self.top_scores.copy().items():
             if top.alarm is not None:
                 kind = self.change_kind(group)
                 live = max(top.alarm - len(self.reference.first.get(group, ())), 0)

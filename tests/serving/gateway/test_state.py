@@ -373,3 +373,32 @@ def test_an_alarm_is_sent_once_and_changes_what_is_called(start, run, upstreams)
     assert sorted(got.json["racer"]["called"]) == ["large", "medium", "small"]
     assert got.headers["x-racer-guarantee"] == "void"
     gateway.run(runner.cleanup())
+
+
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+def test_a_test_that_is_added_while_they_are_read_breaks_no_page(start, path):
+    """The thread that writes the state adds one with the first label at another alpha."""
+    made = start()
+
+    class Growing:
+        level = num = misses = 0
+
+        def __init__(self, tests):
+            self._tests = tests
+
+        @property
+        def evidence(self):
+            self._tests[f"0.{len(self._tests)}1"] = self
+            return 1.0
+
+        @property
+        def alarm(self):
+            return None if self.evidence else 0
+
+    watched = made.gateway.monitors.of("my", made.gateway.planners["my"].loaded.checksum)
+    for tests in (watched.risk, watched.top_scores):
+        tests["0.01"] = Growing(tests)
+    status = made.admin("GET", path).status
+    for tests in (watched.risk, watched.top_scores):
+        tests.clear()  # they cannot be saved
+    assert status == 200
