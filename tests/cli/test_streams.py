@@ -48,6 +48,14 @@ def eventually(condition, seconds=20.0):
     return condition()
 
 
+def unread(pipe):
+    """Bytes that wait in a pipe."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_the_alarm_is_said_while_the_stream_goes_on(pipe, capsys):
     printed = []
 
@@ -80,7 +88,8 @@ def test_a_signal_loses_nothing(pipe, capsys, number, status, line):
         pipe.write(b"0\n" * 1500)
         eventually(lambda: saved() == 1500)
         pipe.write(b"1\n" * 7)
-        time.sleep(0.05)
+        assert eventually(lambda: unread(sys.stdin.buffer) == 0)
+        time.sleep(0.05)  # from its buffer they are counted at once
         os.kill(os.getpid(), number)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

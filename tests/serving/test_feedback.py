@@ -62,7 +62,7 @@ def test_lines_that_are_none_are_data_errors(monitor, line):
     assert len(str(error.value)) < 300
 
 
-def eventually(condition, seconds=5.0):
+def eventually(condition, seconds=30.0):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.005)
