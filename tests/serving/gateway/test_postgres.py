@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +69,15 @@ def programs():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     """A server of its own, on a socket in a folder of the test: its address, and its restart."""
     pytest.importorskip("psycopg")
-    bin_folder, folder = programs(), tmp_path_factory.mktemp("postgres")
+    # Not in pytest's own folder, which nobody but its owner may enter, however deep a worker's is.
+    bin_folder, folder = programs(), Path(tempfile.mkdtemp(prefix="racer_jax_postgres_"))
     who = {}
     if os.getuid() == 0:  # it refuses to run as root
         who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         os.chown(folder, NOBODY, NOBODY)
-        for parent in [folder, *folder.parents][:3]:
-            parent.chmod(0o755)
 
     def command(name, *arguments):
         subprocess.run(
@@ -99,6 +99,7 @@ def server(tmp_path_factory):
     address = f"postgresql://racer@/postgres?host={folder}"
     yield address, stop, start
     stop()
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow
