@@ -33,6 +33,15 @@ _LOG_BYTES = 64 << 20
 MOST_VALUES = 999
 # A gateway that ends finishes what is under way: one that takes its place waits for it.
 _PATIENCE = 40.0
+# How a machine that vanished shows: the system alone would wait for it for minutes, or for hours.
+# Seconds, but for the last: milliseconds.
+_TIMES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _TYPES = {
     "integer primary key autoincrement": "bigserial primary key",
@@ -74,7 +83,7 @@ class Postgres:
         import psycopg
 
         self._connection = psycopg.connect(
-            address, autocommit=True, cursor_factory=psycopg.ClientCursor, connect_timeout=10
+            _patient(address), autocommit=True, cursor_factory=psycopg.ClientCursor
         )
 
     @property
@@ -101,6 +110,15 @@ class Postgres:
     def close(self) -> None:
         """Ends the connection."""
         self._connection.close()
+
+
+def _patient(address: str) -> str:
+    """An address with times after which a server that says nothing counts as lost."""
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    said = conninfo_to_dict(address)
+    full: str = make_conninfo(address, **{k: n for k, n in _TIMES.items() if k not in said})
+    return full
 
 
 def _plain(values: Sequence[Any]) -> list[Any]:

@@ -40,6 +40,19 @@ def test_a_password_is_in_no_message(monkeypatch, capsys, tmp_path):
     assert "secret" not in capsys.readouterr().err
 
 
+def test_a_machine_that_vanishes_is_noticed_and_an_address_may_say_when(monkeypatch):
+    psycopg = pytest.importorskip("psycopg")
+    asked = []
+    monkeypatch.setattr(psycopg, "connect", lambda address, **_: asked.append(address))
+    for more in ("", "?tcp_user_timeout=1&connect_timeout=3"):
+        _databases.Postgres(f"postgresql://racer@db.example/state{more}")
+    plain, own = map(psycopg.conninfo.conninfo_to_dict, asked)
+    assert (plain["host"], plain["dbname"]) == ("db.example", "state")
+    assert (plain["connect_timeout"], plain["tcp_user_timeout"]) == ("10", "25000")
+    assert {"keepalives_idle", "keepalives_interval", "keepalives_count"} <= own.keys()
+    assert (own["connect_timeout"], own["tcp_user_timeout"]) == ("3", "1")
+
+
 def test_replicas_number_the_artefacts_alike(tmp_path):
     """The level of an artefact is that of its place in the log, whoever entered it."""
     path = str(tmp_path / "state.db")
