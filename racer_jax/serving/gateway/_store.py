@@ -183,7 +183,7 @@ class Store:
 
     def _gathered(self) -> list[Any]:
         """What has come; while nothing can be written, it is tried once in a while."""
-        if self.error is None and not self._kept:
+        if self.error is None:  # as long as rows are kept there is one
             items = [self._queue.get()]
             if isinstance(items[0], DecisionRow):
                 time.sleep(_PAUSE)  # those that come meanwhile are written with it

@@ -369,6 +369,8 @@ def test_rows_that_a_database_does_not_take_are_written_later(tmp_path, monkeypa
 
 def test_rows_still_wait_while_they_are_tried_again(tmp_path, monkeypatch):
     store = _store.Store(str(tmp_path / "state.db"), 1e6)
+    store.add(DecisionRow("chatcmpl-early", 1.0, "my"))
+    store.ask(lambda connection: None).result(30)  # it is written, and waits no more
     broken = _broken(store, monkeypatch)
     refusing, seen = store._insert, []
 
