@@ -341,12 +341,18 @@ def test_what_waits_for_a_write_that_does_not_end_is_bounded(tmp_path, monkeypat
     assert store.dropped == 4
 
 
-def _broken(store, monkeypatch):
-    """A list: as long as it holds something, the store can write no decision."""
+def _broken(store, monkeypatch, bad="none", small="none"):
+    """A list: as long as it holds something, the store can write no decision.
+
+    But for the one of the name `small`, alone. The one of the name `bad` can be written by no try.
+    """
     real, broken = store._insert, [True]
 
     def insert(connection, rows):
-        if broken:
+        names = [row.id for row in rows]
+        if bad in names:
+            raise sqlite3.IntegrityError("a row that no try can write")
+        if broken and names != [small]:
             raise sqlite3.OperationalError("database or disk is full")
         real(connection, rows)
 
@@ -399,23 +405,12 @@ def test_a_disk_that_fills_while_rows_are_tried_alone_loses_only_the_row_at_faul
     tmp_path, monkeypatch
 ):
     store = _store.Store(str(tmp_path / "state.db"), 1e6)
-    real, full = store._insert, [True]
-
-    def insert(connection, rows):
-        names = [row.id for row in rows]
-        if "chatcmpl-bad" in names:
-            raise sqlite3.IntegrityError("a row that no try can write")
-        if full and names != ["chatcmpl-3"]:
-            raise sqlite3.OperationalError("database or disk is full")
-        real(connection, rows)
-
-    monkeypatch.setattr(store, "_insert", insert)
+    full = _broken(store, monkeypatch, bad="chatcmpl-bad", small="chatcmpl-3")
     for name in ("bad", "1", "2", "3"):
         store.add(DecisionRow(f"chatcmpl-{name}", 1.0, "my"))
-    is_full = lambda: isinstance(store.error, sqlite3.OperationalError)  # noqa: E731
-    assert _until(lambda: store.dropped == 1 and is_full())
+    assert _until(lambda: store.dropped == 1 and store.num_kept == 3)
     # Nothing is written past a row that waits: the state fails as long as there is one.
-    assert store.num_kept == 3
+    assert isinstance(store.error, sqlite3.OperationalError)
     full.clear()
     assert _until(lambda: len(_stored(store.path, "select id from decision")) == 3)
     store.close()
@@ -425,17 +420,7 @@ def test_a_disk_that_fills_while_rows_are_tried_alone_loses_only_the_row_at_faul
 def test_a_label_of_a_decision_that_waits_is_not_told_that_there_is_none(tmp_path, monkeypatch):
     """Rows are tried alone for the sake of one at fault, and meanwhile the disk fills."""
     store = _store.Store(str(tmp_path / "state.db"), 1e12)
-    real, full = store._insert, [True]
-
-    def insert(connection, rows):
-        names = [row.id for row in rows]
-        if "chatcmpl-bad" in names:
-            raise sqlite3.IntegrityError("a row that no try can write")
-        if full:
-            raise sqlite3.OperationalError("database or disk is full")
-        real(connection, rows)
-
-    monkeypatch.setattr(store, "_insert", insert)
+    full = _broken(store, monkeypatch, bad="chatcmpl-bad")
     for name in ("bad", "1"):
         store.add(DecisionRow(f"chatcmpl-{name}", time.time(), "my"))
     label = Feedback(id="chatcmpl-1", answer_correct=1)
